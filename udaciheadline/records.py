@@ -1,0 +1,177 @@
+"""The types that everything passes on. Imports neither torch nor pytest; units are in the field names."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from udaciheadline.statistics import Estimate
+
+
+class UsageError(Exception):
+    """Something the user gave cannot be used; the message is one sentence that names the thing and the mend."""
+
+
+@dataclass(frozen=True)
+class Article:
+    """One row of a dataset: the `headline` is the reference, `short_description` is what the model reads."""
+
+    headline: str
+    short_description: str
+    category: str = ""
+    authors: str = ""
+    date: str = ""
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What an engine is built from. `model`, `draft` and `target` are checkpoints as `models.resolve` returns
+    them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row."""
+
+    model: str
+    target: str | None
+    draft: str
+    device: str
+    dtype: str
+    max_new_tokens: int = 25
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What an engine made of one prompt.
+
+    `token_ids` are the new tokens up to and including the end-of-sequence token, `seconds` the device-synchronised
+    time of the whole call (shared by all prompts of a batch), `first_token_seconds` the part until the first new
+    token was there. `drafted` and `accepted` count draft tokens where a draft model helps.
+    """
+
+    headline: str
+    token_ids: tuple[int, ...]
+    seconds: float
+    first_token_seconds: float
+    drafted: int = 0
+    accepted: int = 0
+
+
+@dataclass(frozen=True)
+class BuildInfo:
+    """What a freshly built engine says of itself. `details` are a technique's own figures (sparsity, ...)."""
+
+    parameters: int
+    weights_bytes: int
+    details: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peaks since the last reset. Devices in order; the host's is of the process that runs the model (None: the
+    kernel cannot tell)."""
+
+    device_allocated_peak_bytes: tuple[int, ...]
+    device_reserved_peak_bytes: tuple[int, ...]
+    host_peak_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the timed run of one technique amounts to: one article a round, times as in `Generation`.
+
+    `speed_up` is the geometric mean over articles of the reference's seconds over the technique's.
+    """
+
+    count: int
+    average_seconds: float
+    p50_seconds: float
+    p90_seconds: float
+    p99_seconds: float
+    p99_is_reliable: bool
+    headlines_per_second: float
+    new_tokens_per_second: float
+    first_token_seconds: float
+    new_tokens: int
+    reference_new_tokens: int
+    reference_average_seconds: float
+    speed_up: Estimate
+    drafted: int
+    accepted: int
+    acceptance_rate: float | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The quality of one row: means with 95 % intervals, and paired differences to the reference.
+
+    `rouge` is by kind, as F-measures in [0, 1]; `nll` is the mean negative log-likelihood of the true headlines, in
+    nats per token. `rouge1_detectable_loss` is the loss that so many articles would find with 80 % power.
+    `identical_share` counts headlines with the reference's tokens; the first differing token of the others is given by
+    its earliest and its median position.
+    """
+
+    rouge: dict[str, Estimate]
+    rouge_difference: dict[str, Estimate]
+    rouge1_detectable_loss: float
+    nll: Estimate
+    nll_difference: Estimate
+    identical_share: float
+    first_difference_earliest: int | None
+    first_difference_median: float | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one gate says of one row: `status` is "pass", "fail", "inconclusive" or "not judged"."""
+
+    gate: str
+    status: str
+    measured: float
+    required: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """All articles in batches of `batch_size`: the median of `rounds` rounds."""
+
+    batch_size: int
+    rounds: int
+    headlines_per_second: float
+    new_tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Record:
+    """One technique's whole row. What was not reached is None.
+
+    `status` is "ok", "skipped", or why the row broke off: "crash", "oom", "timeout", "error"; `reason` says it in one
+    sentence. `speed_up_over` holds the paired speed-ups over other rows of the same session, by name.
+    """
+
+    run: str
+    technique: str
+    title: str
+    status: str
+    reason: str = ""
+    build_seconds: float | None = None
+    build: BuildInfo | None = None
+    measurement: Measurement | None = None
+    speed_up_over: dict[str, Estimate] = field(default_factory=dict)
+    throughput: Throughput | None = None
+    memory: Memory | None = None
+    scores: Scores | None = None
+    verdicts: list[Verdict] = field(default_factory=list)
+    settings: dict[str, object] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """A model that generates headlines. See `engines/`."""
+
+    info: BuildInfo
+
+    def generate(self, prompts: list[str]) -> list[Generation]:
+        """Generates greedily for a batch of prompts."""
+
+    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
+        """Mean negative log-likelihood per token, in nats, of each true headline after its prompt (teacher-forced)."""
+
+    def close(self) -> None:
+        """Drops the model."""
