@@ -1,0 +1,1 @@
+"""How tokens come out of a model, behind one small interface: `udaciheadline.records.Engine`."""

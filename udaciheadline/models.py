@@ -1,0 +1,118 @@
+"""The only place that finds and loads a checkpoint: embedded, a folder, or a hub id.
+
+`resolve` runs in the parent and imports no torch; `load_model` and `load_tokenizer` run in the worker processes.
+Weights are read from safetensors only and remote code stays off, whatever the checkpoint asks for.
+"""
+
+import json
+import logging
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from udaciheadline.records import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EMBEDDED = "embedded"
+
+
+def resolve(name: str, option: str, role: str = "main") -> str:
+    """The folder or hub id that `name` means; `role` says which embedded model ("main" or "target").
+
+    `option` is the command-line option it came from. Raises UsageError where there is no such checkpoint, or the hub
+    does not give it (gated, missing, unreachable).
+    """
+    if name == EMBEDDED:
+        return str(files("udaciheadline") / "assets" / role)
+    path = Path(name)
+    if path.exists():
+        return str(_checked_folder(path, option))
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise UsageError(f"{option} {name}: there is no such folder: give {EMBEDDED}, a checkpoint folder or a hub id")
+    _ask_hub(name, option)
+    return name
+
+
+def _checked_folder(path: Path, option: str) -> Path:
+    config = path / "config.json"
+    if not config.is_file():
+        raise UsageError(f"{option} {path}: it has no config.json: give a checkpoint folder in the Hugging Face layout")
+    try:
+        json.loads(config.read_text("utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{option} {path}: its config.json is not valid JSON ({error}): save the checkpoint again") from error
+    if not any(path.glob("*.safetensors")):
+        raise UsageError(f"{option} {path}: it has no .safetensors weights: save it with save_pretrained")
+    return path
+
+
+def _ask_hub(name: str, option: str) -> None:
+    """Fetches the configuration, a few hundred bytes, so that a bad id ends the session before anything is built."""
+    from huggingface_hub import errors, hf_hub_download
+
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each retry; we say the outcome once
+    try:
+        hf_hub_download(name, "config.json")
+    except errors.GatedRepoError as error:
+        raise UsageError(
+            f"{option} {name}: the model is gated: accept its terms on its hub page and set HF_TOKEN"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UsageError(
+            f"{option} {name}: there is no such folder here and no such model on the hub: "
+            "check the name and, for a private model, HF_TOKEN"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise UsageError(
+            f"{option} {name}: no config.json is cached here or reachable on the hub: check the name and the network"
+        ) from error
+    except Exception as error:  # whatever the network, the token or the cache can come up with
+        raise UsageError(f"{option} {name}: the hub does not give it ({_first_line(error)})") from error
+
+
+def load_tokenizer(checkpoint: str) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a checkpoint, padding on the left; where it has no pad token, EOS serves."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left", trust_remote_code=False)
+    except Exception as error:
+        raise UsageError(f"{checkpoint}: its tokenizer cannot be loaded ({_first_line(error)})") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(checkpoint: str, *, device: str, dtype: str, quantization: Any = None) -> "PreTrainedModel":
+    """The causal language model of a checkpoint on `device`, in the torch dtype named `dtype`.
+
+    `quantization` is a transformers quantisation config, applied while loading. Raises UsageError where the weights
+    cannot be read or do not fit the configuration: a model with missing weights would be measured as if it were whole.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            checkpoint,
+            dtype=getattr(torch, dtype),
+            device_map={"": device},
+            quantization_config=quantization,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # safetensors, the hub client and transformers each raise their own
+        raise UsageError(f"{checkpoint}: it cannot be loaded as a causal language model ({_first_line(error)})") from error
+    if missing := sorted(loading["missing_keys"]):
+        raise UsageError(f"{checkpoint}: {len(missing)} weights are missing, {missing[0]} among them: save it again")
+    return model.eval()  # type: ignore[no-any-return]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,121 @@
+"""The table at the end of a run, and sample headlines. Plain text, no more than a wide terminal."""
+
+from collections.abc import Mapping, Sequence
+
+from udaciheadline.measure import P99_MIN_COUNT
+from udaciheadline.records import Article, Record
+from udaciheadline.statistics import Estimate
+from udaciheadline.store import COPY_TITLE
+from udaciheadline.techniques import REFERENCE
+
+_COLUMNS: tuple[tuple[str, str], ...] = (
+    ("technique", ""),
+    ("average", "ms"),
+    ("p99", "ms"),
+    ("1st token", "ms"),
+    ("headlines", "/s"),
+    ("x " + REFERENCE, ""),
+    ("x baseline", ""),
+    ("weights", "MiB"),
+    ("peak", "MiB"),
+    ("ROUGE-1", ""),
+    ("difference", ""),
+    ("NLL", "nats"),
+    ("same", "tokens"),
+    ("gates", ""),
+)
+
+
+def table(records: Sequence[Record], copy_rouge: Mapping[str, Estimate], notes: Sequence[str]) -> str:
+    """The rows as text: speed, memory, quality and gates side by side, then the notes that explain them."""
+    rows = [[name for name, _ in _COLUMNS], [unit for _, unit in _COLUMNS], *map(_row, records)]
+    rows.append(_cells({"technique": COPY_TITLE, "ROUGE-1": f"{copy_rouge['rouge1'].value:.3f}"}))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+    lines.insert(2, "-" * max(map(len, lines)))
+    return "\n".join([*lines, "", *_legend(records), *notes])
+
+
+def _cells(values: Mapping[str, str]) -> list[str]:
+    return [values.get(name, "") for name, _ in _COLUMNS]
+
+
+def _row(record: Record) -> list[str]:
+    cells = {"technique": record.title}
+    if record.status != "ok":
+        return _cells(cells | {"average": record.status})
+    if (m := record.measurement) is not None:
+        cells["average"] = _ms(m.average_seconds)
+        cells["p99"] = _ms(m.p99_seconds) + ("" if m.p99_is_reliable else "*")
+        cells["1st token"] = _ms(m.first_token_seconds)
+        cells["headlines"] = f"{m.headlines_per_second:.2f}"
+        cells["x " + REFERENCE] = _interval(m.speed_up, ".2f")
+    if (over := record.speed_up_over.get("baseline")) is not None:
+        cells["x baseline"] = _interval(over, ".2f")
+    if record.build is not None:
+        cells["weights"] = f"{record.build.weights_bytes / 2**20:.1f}"
+    if (memory := record.memory) is not None and (peak := sum(memory.device_allocated_peak_bytes) or memory.host_peak_bytes):
+        cells["peak"] = f"{peak / 2**20:.0f}"
+    if (s := record.scores) is not None:
+        cells["ROUGE-1"] = f"{s.rouge['rouge1'].value:.3f}"
+        cells["difference"] = _interval(s.rouge_difference["rouge1"], "+.3f")
+        cells["NLL"], cells["same"] = f"{s.nll.value:.3f}", f"{s.identical_share:.0%}"
+    cells["gates"] = _gates(record)
+    return _cells(cells)
+
+
+def _gates(record: Record) -> str:
+    if not record.verdicts:
+        return "-"
+    failed = [v.gate for v in record.verdicts if v.status == "fail"]
+    if failed:
+        return "FAIL " + ",".join(failed)
+    open_ = [v.gate for v in record.verdicts if v.status in ("inconclusive", "not judged")]
+    return "~ " + ",".join(open_) if open_ else "pass"
+
+
+def _legend(records: Sequence[Record]) -> list[str]:
+    lines = []
+    measured = [record.measurement for record in records if record.measurement]
+    if measured:
+        lines.append(
+            f"n = {measured[0].count} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by article "
+            f"with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, paired. "
+            "±: half a 95 % interval."
+        )
+        if not measured[0].p99_is_reliable:
+            lines.append(f"* p99 of fewer than {P99_MIN_COUNT} values has no upper confidence bound.")
+    on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
+    where = "allocated on all GPUs" if on_gpu else "resident memory of the worker process, libraries included"
+    lines.append(f"Peak: {where}. ROUGE: mean of the articles. NLL: of the true headline, per token.")
+    for record in records:
+        if (m := record.measurement) is not None and m.acceptance_rate is not None:
+            line = f"{record.title}: {m.drafted} tokens drafted, {m.accepted} accepted ({m.acceptance_rate:.1%})"
+            if (over := record.speed_up_over.get("target")) is not None:
+                line += f"; {_interval(over, '.2f')} times the speed of the target alone"
+            lines.append(line + ".")
+        if record.build and "sparsity" in record.build.details:
+            d = record.build.details
+            lines.append(f"{record.title}: {d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model.")
+        if record.status != "ok":
+            lines.append(f"{record.title}: {record.status}: {record.reason}.")
+        lines += [f"{record.title}: {v.gate}: {v.status}: {v.message}" for v in record.verdicts if v.status != "pass"]
+    return lines
+
+
+def samples(articles: Sequence[Article], headlines: Mapping[str, Sequence[str]], count: int = 3) -> str:
+    """The first few articles with what each technique wrote."""
+    width = max((len(title) for title in headlines), default=0)
+    lines = []
+    for i, article in enumerate(articles[:count]):
+        lines += ["", f"{article.short_description}", f"  {'true headline'.ljust(width)}  {article.headline}"]
+        lines += [f"  {title.ljust(width)}  {made[i]}" for title, made in headlines.items()]
+    return "\n".join(lines)
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:.1f}"
+
+
+def _interval(estimate: Estimate, form: str) -> str:
+    return f"{estimate.value:{form}} ±{(estimate.high - estimate.low) / 2:{form.lstrip('+')}}"

@@ -1,0 +1,52 @@
+"""Weights in 8 or 4 bits, with bitsandbytes.
+
+At batch 1 every weight is read once a token, so a decode step that is bound by memory bandwidth gets faster in
+proportion to the bytes removed, if the kernel unpacks them on the way. That *if* is the catch:
+
+* **int8** (LLM.int8, Dettmers et al. 2022, https://arxiv.org/abs/2208.07339): activations are quantised row by row,
+  multiplied as int8, rescaled, and the columns with outliers are multiplied apart in full precision. Several kernels
+  and a device synchronisation replace one matrix product: less memory, more time. It suits a model that would not
+  fit otherwise.
+* **fp4**, **nf4** (QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314): blocks of 64 weights share a scale;
+  each weight is a 4-bit code, a small float for fp4 (what the notebook's `load_in_4bit=True` means), or a quantile of
+  the normal distribution for nf4, which fits trained weights better at the same size. They are unpacked to the compute
+  dtype for the product, so arithmetic is not saved, only memory.
+
+The linear layers are quantised, embeddings and head are not: a model that is mostly vocabulary shrinks less.
+"""
+
+from functools import partial
+from typing import Any
+
+from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.techniques._technique import Technique
+
+
+def bitsandbytes_config(kind: str, dtype: str) -> Any:
+    """The transformers config for "int8", "fp4" or "nf4", computing in the torch dtype named `dtype`."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=getattr(torch, dtype)
+    )
+
+
+def build(kind: str, spec: EngineSpec) -> Engine:
+    """The KV cache row with the linear layers' weights quantised while they are loaded."""
+    from udaciheadline.engines.transformers import TransformersEngine
+    from udaciheadline.models import load_model, load_tokenizer
+
+    quantization = bitsandbytes_config(kind, spec.dtype)
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype, quantization=quantization)
+    tokenizer = load_tokenizer(spec.model)
+    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens)
+
+
+TECHNIQUES = (
+    Technique("int8", "Quantised 8bit", 40, partial(build, "int8")),
+    Technique("fp4", "Quantised 4bit", 50, partial(build, "fp4")),
+    Technique("nf4", "Quantised 4bit (nf4)", 51, partial(build, "nf4")),
+)
