@@ -1,0 +1,20 @@
+"""One article a round: how long a reader's headline takes, per technique, paired with the reference."""
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from udaciheadline.measure import EngineClock
+from udaciheadline.run import WARM_UP_ROUNDS, Row
+
+CLOCK = EngineClock()
+
+
+@pytest.mark.benchmark(group="latency", timer=CLOCK)
+def test_latency(benchmark: BenchmarkFixture, row: Row) -> None:
+    row.extra_info = benchmark.extra_info
+
+    def play(number: int) -> None:
+        CLOCK.advance(row.play_round(number))
+
+    benchmark.pedantic(play, setup=lambda: ((row.next_round(),), {}), rounds=row.rounds, warmup_rounds=WARM_UP_ROUNDS)
+    row.finish_rounds()

@@ -1,0 +1,26 @@
+"""All articles in batches: how many headlines an offline job writes, per technique."""
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from udaciheadline.measure import EngineClock
+from udaciheadline.run import Row
+
+CLOCK = EngineClock()
+ROUNDS = 3
+
+
+@pytest.mark.benchmark(group="throughput", timer=CLOCK)
+def test_throughput(benchmark: BenchmarkFixture, row: Row, pytestconfig: pytest.Config) -> None:
+    if not row.technique.batches:
+        pytest.skip(f"{row.technique.title} takes one article at a time")
+    size = pytestconfig.getoption("batch_size")
+    seconds: list[float] = []
+
+    def play() -> None:
+        seconds.append(row.play_batches(size))
+        CLOCK.advance(seconds[-1])
+
+    benchmark.pedantic(play, rounds=ROUNDS, warmup_rounds=1)
+    throughput = row.keep_throughput(size, seconds[-ROUNDS:])
+    benchmark.extra_info.update(batch_size=size, headlines_per_second=throughput.headlines_per_second)

@@ -1,0 +1,186 @@
+"""Wires the package to pytest: command-line options, the fixtures of a run, and what it says on the terminal."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from udaciheadline import articles, gates, models, quality, techniques, workers
+from udaciheadline.records import EngineSpec, Record, UsageError
+from udaciheadline.report import progress, table
+from udaciheadline.run import Row, Run
+from udaciheadline.store import Store, table_row
+
+ROOT = Path(__file__).parent
+SESSION = pytest.StashKey["BenchSession"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("udaciheadline", "headline benchmark (pytest bench)")
+    add = group.addoption
+    add("--technique", default="all", metavar="NAME[,NAME]", help="techniques to measure (default: all)")
+    add("--dataset", default=articles.EMBEDDED, help="embedded, a .jsonl/.json/.csv/.parquet file, or a hub id")
+    add("--articles", type=int, default=50, help="measure the first N usable articles (default: 50)")
+    add("--text-column", default="short_description", help="column that the model reads")
+    add("--headline-column", default="headline", help="column with the true headline")
+    add("--model", default=models.EMBEDDED, help="embedded, a checkpoint folder or a hub id")
+    add("--target", help="larger model of the target and speculative rows (default: embedded with an embedded --model)")
+    add("--draft", help="draft model of the speculative row (default: --model)")
+    add("--max-new-tokens", type=int, default=25, help="longest headline, in tokens (default: 25)")
+    add("--batch-size", type=int, default=16, help="articles a batch in test_throughput (default: 16)")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
+    dtypes = ("auto", "float32", "bfloat16", "float16")
+    add("--dtype", choices=dtypes, default="auto", help="of every row; auto: bfloat16 on a GPU that has it, else float32")
+    add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
+    add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
+    try:
+        add("--timeout", type=float, help="seconds that one technique may take (default: 600)")
+    except ValueError:
+        pass  # pytest-timeout has an option of this name, in the same place and with the same meaning
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-benchmark opens its storage
+def pytest_configure(config: pytest.Config) -> None:
+    option = config.option
+    if option.benchmark_storage == "file://./.benchmarks":
+        option.benchmark_storage = f"file://{option.results}"
+    option.technique = [name.strip() for name in option.technique.split(",") if name.strip()]
+    try:
+        techniques.select(option.technique)
+        for name in ("articles", "max_new_tokens", "batch_size"):
+            if getattr(option, name) < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(option, name)}: give at least 1")
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "row" in metafunc.fixturenames:
+        chosen = techniques.select(metafunc.config.option.technique)
+        metafunc.parametrize("row", [technique.name for technique in chosen], indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Prepares the run before its first test, so that an unusable dataset or model ends the session at once."""
+    if session.config.option.collectonly or not any("row" in getattr(i, "fixturenames", ()) for i in session.items):
+        return
+    try:
+        prepared = BenchSession(session.config)
+    except UsageError as error:
+        raise pytest.UsageError(workers.redact(str(error))) from None
+    session.config.stash[SESSION] = prepared
+    session.config.pluginmanager.register(prepared)
+
+
+class BenchSession:
+    """The run, its store and its progress line, for the fixtures below."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        option = config.option
+        self._start = time.perf_counter()
+        self.dataset = option.dataset
+        self.store = Store(option.results)
+        thresholds = gates.load_gates(ROOT / "bench" / "gates.toml")
+        chosen = articles.load_articles(
+            option.dataset,
+            option.articles,
+            text_column=option.text_column,
+            headline_column=option.headline_column,
+        )
+        embedded = option.model == models.EMBEDDED
+        target = option.target or (models.EMBEDDED if embedded else None)
+        model = models.resolve(option.model, "--model")
+        with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
+            imports.submit(quality.metric)
+            device, dtype = workers.choose_device(option.device, option.dtype)
+        spec = EngineSpec(
+            model=model,
+            target=target and models.resolve(target, "--target", "target"),
+            draft=models.resolve(option.draft, "--draft") if option.draft else model,
+            device=device,
+            dtype=dtype,
+            max_new_tokens=option.max_new_tokens,
+        )
+        self.terminal: Any = config.pluginmanager.getplugin("terminalreporter")
+        self._capture: Any = config.pluginmanager.getplugin("capturemanager")
+        count = len(techniques.select(option.technique))
+        self.progress = progress.Progress(self._write, count, self.terminal.isatty)
+        has_floor = embedded and option.dataset == articles.EMBEDDED
+        settings = {"dataset": option.dataset, "articles": len(chosen.articles), "batch_size": option.batch_size}
+        self.run = Run(chosen, spec, thresholds, option.timeout or 600.0, settings, has_floor, self.progress)
+        self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
+        self.records: list[Record] = []
+        self.headlines: dict[str, list[str]] = {}
+
+    def notes(self) -> list[str]:
+        """What the reader of the table must know beside it."""
+        run = self.run
+        lines = [f"{run.spec.dtype} on {run.environment.get('gpu', 'CPU')}. Articles: {self.dataset}."]
+        if run.skipped_rows:
+            lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
+        seconds = time.perf_counter() - self._start
+        share = 1 - run.useful_seconds / seconds
+        lines.append(f"{seconds:.0f} s, of which {share:.0%} outside generation, building and warm-up.")
+        lines.append(f"Results: {self.store.folder}")
+        return lines
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.interrupted = True
+
+    def _write(self, text: str) -> None:
+        with self._capture.global_and_fixture_disabled():
+            self.terminal.write(text, flush=True)
+
+    def keep(self, row: Row) -> None:
+        """Stores a row that has ended, and the tables with it."""
+        record = row.record()
+        self.records.append(record)
+        if record.measurement:
+            self.headlines[record.title] = [generation.headline for generation in row.generations]
+        self.store.append(record)
+        self.store.write_table(self.records, self.run.copy_rouge())
+        self.store.write_headlines(self.run.articles, self.headlines)
+        row.extra_info.update(table_row(record))
+        self.progress.technique_ended()
+
+
+@pytest.fixture(scope="session")
+def bench_session(pytestconfig: pytest.Config) -> Iterator[BenchSession]:
+    """The prepared session; the reference engine ends with it."""
+    session = pytestconfig.stash[SESSION]
+    yield session
+    session.run.close()
+
+
+@pytest.fixture(scope="session")
+def row(request: pytest.FixtureRequest, bench_session: BenchSession) -> Iterator[Row]:
+    """One technique's row with its engine, built once a session, in a worker process that ends with it."""
+    row = Row(bench_session.run, techniques.techniques()[request.param])
+    if row.status == "skipped":
+        bench_session.keep(row)
+        pytest.skip(row.reason)
+    yield row
+    try:
+        if not bench_session.interrupted:
+            bench_session.keep(row)
+    finally:
+        row.close()
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    if session := config.stash.get(SESSION, None):
+        machine_info["udaciheadline"] = session.run.environment
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    session = config.stash.get(SESSION, None)
+    if session is None or not session.records:
+        return
+    terminalreporter.section("headlines")
+    terminalreporter.write_line(table.samples(session.run.articles, session.headlines))
+    terminalreporter.section("techniques")
+    terminalreporter.write_line(table.table(session.records, session.run.copy_rouge(), session.notes()))
