@@ -47,6 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.benchmark_storage == "file://./.benchmarks":
         option.benchmark_storage = f"file://{option.results}"
+    if hasattr(config, "workerinput"):
+        raise pytest.UsageError("-n: side by side, techniques would measure each other: run without pytest-xdist")
     option.technique = [name.strip() for name in option.technique.split(",") if name.strip()]
     try:
         techniques.select(option.technique)
@@ -82,7 +84,7 @@ class BenchSession:
     def __init__(self, config: pytest.Config) -> None:
         option = config.option
         self._start = time.perf_counter()
-        self.dataset = option.dataset
+        self._option = option
         self.store = Store(option.results)
         thresholds = gates.load_gates(ROOT / "bench" / "gates.toml")
         chosen = articles.load_articles(
@@ -94,9 +96,11 @@ class BenchSession:
         embedded = option.model == models.EMBEDDED
         target = option.target or (models.EMBEDDED if embedded else None)
         model = models.resolve(option.model, "--model")
+        start = time.perf_counter()
         with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
             imports.submit(quality.metric)
             device, dtype = workers.choose_device(option.device, option.dtype)
+        starting = time.perf_counter() - start  # all workers are forked from what this has built
         spec = EngineSpec(
             model=model,
             target=target and models.resolve(target, "--target", "target"),
@@ -110,8 +114,13 @@ class BenchSession:
         count = len(techniques.select(option.technique))
         self.progress = progress.Progress(self._write, count, self.terminal.isatty)
         has_floor = embedded and option.dataset == articles.EMBEDDED
-        settings = {"dataset": option.dataset, "articles": len(chosen.articles), "batch_size": option.batch_size}
-        self.run = Run(chosen, spec, thresholds, option.timeout or 600.0, settings, has_floor, self.progress)
+        settings = {
+            "dataset": option.dataset,
+            "articles": len(chosen.articles),
+            "skipped_rows": chosen.skipped,
+            "batch_size": option.batch_size,
+        }
+        self.run = Run(chosen, spec, thresholds, option.timeout or 600.0, settings, has_floor, self.progress, starting)
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
         self.records: list[Record] = []
         self.headlines: dict[str, list[str]] = {}
@@ -119,7 +128,9 @@ class BenchSession:
     def notes(self) -> list[str]:
         """What the reader of the table must know beside it."""
         run = self.run
-        lines = [f"{run.spec.dtype} on {run.environment.get('gpu', 'CPU')}. Articles: {self.dataset}."]
+        lines = [f"{run.spec.dtype} on {run.environment.get('gpu', 'CPU')}. Articles: {self._option.dataset}."]
+        if len(run.articles) < self._option.articles:
+            lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
         seconds = time.perf_counter() - self._start

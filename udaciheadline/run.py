@@ -59,6 +59,7 @@ class Run:
         settings: dict[str, object],
         has_floor: bool,
         progress: Progress = lambda *_: None,
+        useful_seconds: float = 0.0,
     ) -> None:
         self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         self.articles = articles.articles
@@ -68,7 +69,7 @@ class Run:
         self.settings, self.has_floor = settings, has_floor
         self.environment = machine(spec.device)
         self.answered: dict[str, Answered] = {}
-        self.useful_seconds = 0.0  # generation, building and warm-up: the rest is the harness
+        self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._reference: Worker | None = None
         self._reference_nll: list[float] | None = None
         self._copy_rouge: dict[str, Estimate] | None = None
@@ -85,6 +86,11 @@ class Run:
         except WorkerError as error:
             self._reference = None
             raise WorkerError(error.status, f"the reference engine: {error.reason}", error.details) from None
+
+    def renew_reference(self) -> None:
+        """Grants the reference engine the time-out of another technique."""
+        if self._reference is not None:
+            self._reference.renew()
 
     def start_worker(self, technique: str) -> Worker:
         """A worker with this technique's engine; its build counts as useful time."""
@@ -142,6 +148,7 @@ class Row:
         if reason := technique.unavailable(run.spec):
             self.status, self.reason = "skipped", reason
             return
+        run.renew_reference()
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
             self._worker = run.start_worker(technique.name)

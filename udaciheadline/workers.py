@@ -26,6 +26,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from udaciheadline.measure import MemoryMeter
 from udaciheadline.records import BuildInfo, EngineSpec, UsageError
 
@@ -45,7 +47,7 @@ class WorkerError(Exception):
 class Worker:
     """One engine in one process. Use `call`; after a WorkerError the process is gone.
 
-    `timeout` seconds are for all calls together, the build included: it bounds a technique, not a call.
+    `timeout` seconds are for all calls together, the build included, until `renew`: it bounds a technique, not a call.
     """
 
     def __init__(self, technique: str, spec: EngineSpec, timeout: float) -> None:
@@ -72,16 +74,15 @@ class Worker:
             raise self._death() from None
         return self._receive()
 
+    def renew(self) -> None:
+        """Grants the whole time again: the reference engine outlives the techniques that it is compared with."""
+        self._left = self._timeout
+
     def close(self) -> None:
-        """Ends the process, at once if it is busy, and waits until it is gone. May be called again."""
-        if not self._process.is_alive() and self._connection.closed:
-            return
-        with contextlib.suppress(OSError):
-            self._connection.close()  # an idle worker ends by itself when it reads the end of the pipe
-        self._process.join(0.2 if self._left > 0 else 0)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        """Ends the process, whatever it is doing, and waits until it is gone. May be called again."""
+        self._process.kill()  # it has nothing to save, and a clean exit of CUDA and torch takes longer
+        self._process.join()
+        self._connection.close()
         self._log.close()
 
     def _receive(self) -> Any:
@@ -95,9 +96,6 @@ class Worker:
             kind, value = self._connection.recv()
         except (EOFError, OSError):
             raise self._death() from None
-        except KeyboardInterrupt:
-            self._left = 0  # it is busy: close() must not wait for it
-            raise
         if kind == "value":
             return value
         raise self._end(WorkerError(kind, redact(value[0]), redact(value[1])))
@@ -115,7 +113,6 @@ class Worker:
         return self._end(WorkerError("crash", reason, self._output()))
 
     def _end(self, error: WorkerError) -> WorkerError:
-        self._left = 0
         self.close()
         return error
 
@@ -246,6 +243,7 @@ def _settle(log: str) -> None:
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has a line for every int8 product
+    tqdm.set_lock(threading.RLock())  # its default is a semaphore of the system, which a killed process leaves behind
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # when memory runs out, the row dies, not the session
     parent = multiprocessing.parent_process()

@@ -10,10 +10,10 @@ from udaciheadline.techniques import REFERENCE
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("technique", ""),
-    ("average", "ms"),
+    ("avg", "ms"),
     ("p99", "ms"),
-    ("1st token", "ms"),
-    ("headlines", "/s"),
+    ("first", "ms"),
+    ("rate", "/s"),
     ("x " + REFERENCE, ""),
     ("x baseline", ""),
     ("weights", "MiB"),
@@ -41,14 +41,14 @@ def _cells(values: Mapping[str, str]) -> list[str]:
 
 
 def _row(record: Record) -> list[str]:
-    cells = {"technique": record.title}
+    cells = {"technique": record.technique}
     if record.status != "ok":
-        return _cells(cells | {"average": record.status})
+        return _cells(cells | {"avg": record.status})
     if (m := record.measurement) is not None:
-        cells["average"] = _ms(m.average_seconds)
+        cells["avg"] = _ms(m.average_seconds)
         cells["p99"] = _ms(m.p99_seconds) + ("" if m.p99_is_reliable else "*")
-        cells["1st token"] = _ms(m.first_token_seconds)
-        cells["headlines"] = f"{m.headlines_per_second:.2f}"
+        cells["first"] = _ms(m.first_token_seconds)
+        cells["rate"] = f"{m.headlines_per_second:.2f}"
         cells["x " + REFERENCE] = _interval(m.speed_up, ".2f")
     if (over := record.speed_up_over.get("baseline")) is not None:
         cells["x baseline"] = _interval(over, ".2f")
@@ -81,7 +81,7 @@ def _legend(records: Sequence[Record]) -> list[str]:
         lines.append(
             f"n = {measured[0].count} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by article "
             f"with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, paired. "
-            "±: half a 95 % interval."
+            "±: half a 95 % interval. First: time to the first token."
         )
         if not measured[0].p99_is_reliable:
             lines.append(f"* p99 of fewer than {P99_MIN_COUNT} values has no upper confidence bound.")
@@ -90,16 +90,16 @@ def _legend(records: Sequence[Record]) -> list[str]:
     lines.append(f"Peak: {where}. ROUGE: mean of the articles. NLL: of the true headline, per token.")
     for record in records:
         if (m := record.measurement) is not None and m.acceptance_rate is not None:
-            line = f"{record.title}: {m.drafted} tokens drafted, {m.accepted} accepted ({m.acceptance_rate:.1%})"
+            line = f"{record.technique}: {m.drafted} tokens drafted, {m.accepted} accepted ({m.acceptance_rate:.1%})"
             if (over := record.speed_up_over.get("target")) is not None:
                 line += f"; {_interval(over, '.2f')} times the speed of the target alone"
             lines.append(line + ".")
         if record.build and "sparsity" in record.build.details:
             d = record.build.details
-            lines.append(f"{record.title}: {d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model.")
+            lines.append(f"{record.technique}: {d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model.")
         if record.status != "ok":
-            lines.append(f"{record.title}: {record.status}: {record.reason}.")
-        lines += [f"{record.title}: {v.gate}: {v.status}: {v.message}" for v in record.verdicts if v.status != "pass"]
+            lines.append(f"{record.technique}: {record.status}: {record.reason}.")
+        lines += [f"{record.technique}: {v.gate}: {v.status}: {v.message}" for v in record.verdicts if v.status != "pass"]
     return lines
 
 
