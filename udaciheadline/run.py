@@ -246,15 +246,15 @@ class Row:
         self._throughput = Throughput(batch_size, len(seconds), self.rounds / middle, tokens)
         return self._throughput
 
-    def profile(self, folder: Path) -> None:
-        """Writes a Chrome trace and the table of the top operators to `folder`."""
+    def profile(self, folder: Path) -> tuple[Path, Path]:
+        """Writes a Chrome trace of a few articles and the table of the top operators to `folder`; their paths."""
         self.check()
         self.run.progress(self.technique.name, "profiling", 0, 1)
         folder.mkdir(parents=True, exist_ok=True)
+        trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
         with self._guarded():
-            trace = str((folder / f"{self.technique.name}.json.gz").resolve())
-            table = self._ask("profile", self.run.prompts[:PROFILE_ARTICLES], trace)
-        (folder / f"{self.technique.name}.txt").write_text(table, "utf-8")
+            table.write_text(self._ask("profile", self.run.prompts[:PROFILE_ARTICLES], str(trace)), "utf-8")
+        return trace, table
 
     # -- quality -----------------------------------------------------------------------------------------------------
 

@@ -158,14 +158,17 @@ class _Server:
         return self.engine.info
 
     def profile(self, prompts: list[str], trace: str) -> str:
-        """Runs `generate` under torch.profiler; writes a Chrome trace to `trace`, returns the table of operators."""
+        """Generates for each prompt under torch.profiler, after a warm-up; writes a Chrome trace to `trace` and returns
+        the table of the operators that took longest."""
         from torch.profiler import ProfilerActivity, profile
 
         activities = [ProfilerActivity.CPU]
         if self._device == "cuda":
             activities.append(ProfilerActivity.CUDA)
+        self.engine.generate(prompts[:1])
         with profile(activities=activities) as profiler:
-            self.engine.generate(prompts)
+            for prompt in prompts:
+                self.engine.generate([prompt])
         profiler.export_chrome_trace(trace)
         order = f"self_{self._device}_time_total"
         return str(profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60))
