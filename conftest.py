@@ -15,6 +15,7 @@ from udaciheadline.run import Row, Run
 from udaciheadline.store import Store, table_row
 
 ROOT = Path(__file__).parent
+GATES = ROOT / "bench" / "gates.toml"
 SESSION = pytest.StashKey["BenchSession"]()
 
 
@@ -90,7 +91,9 @@ class BenchSession:
         self._start = time.perf_counter()
         self._option = option
         self.store = Store(option.results)
-        thresholds = gates.load_gates(ROOT / "bench" / "gates.toml")
+        wanted = techniques.select(option.technique)
+        thresholds = gates.load_gates(GATES)
+        gates.require_tables(thresholds, wanted, GATES)
         chosen = articles.load_articles(
             option.dataset,
             option.articles,
@@ -100,23 +103,17 @@ class BenchSession:
         embedded = option.model == models.EMBEDDED
         target = option.target or (models.EMBEDDED if embedded else None)
         model = models.resolve(option.model, "--model")
+        target = target and models.resolve(target, "--target", "target")
+        draft = models.resolve(option.draft, "--draft") if option.draft else model
         start = time.perf_counter()
         with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
             imports.submit(quality.metric)
             device, dtype = workers.choose_device(option.device, option.dtype)
         starting = time.perf_counter() - start  # all workers are forked from what this has built
-        spec = EngineSpec(
-            model=model,
-            target=target and models.resolve(target, "--target", "target"),
-            draft=models.resolve(option.draft, "--draft") if option.draft else model,
-            device=device,
-            dtype=dtype,
-            max_new_tokens=option.max_new_tokens,
-        )
+        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens)
         self.terminal: Any = config.pluginmanager.getplugin("terminalreporter")
         self._capture: Any = config.pluginmanager.getplugin("capturemanager")
-        count = len(techniques.select(option.technique))
-        self.progress = progress.Progress(self._write, count, self.terminal.isatty)
+        self.progress = progress.Progress(self._write, len(wanted), self.terminal.isatty)
         has_floor = embedded and option.dataset == articles.EMBEDDED
         settings = {
             "dataset": option.dataset,

@@ -4,7 +4,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from udaciheadline.measure import EngineClock
-from udaciheadline.run import WARM_UP_ROUNDS, Row
+from udaciheadline.run import Row
 
 CLOCK = EngineClock()
 
@@ -16,5 +16,5 @@ def test_latency(benchmark: BenchmarkFixture, row: Row) -> None:
     def play(number: int) -> None:
         CLOCK.advance(row.play_round(number))
 
-    benchmark.pedantic(play, setup=lambda: ((row.next_round(),), {}), rounds=row.rounds, warmup_rounds=WARM_UP_ROUNDS)
+    benchmark.pedantic(play, setup=lambda: ((row.next_round(),), {}), rounds=row.rounds, warmup_rounds=row.rounds)
     row.finish_rounds()

@@ -8,13 +8,14 @@ things that have no noise, and fail where they are beyond their threshold; speed
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from udaciheadline.quality import Answers, differences, retention
 from udaciheadline.records import Article, UsageError, Verdict
 from udaciheadline.statistics import Estimate, holm, p_worse
+from udaciheadline.techniques import Technique
 
 LEVEL = 0.05
 _WORST = 3  # articles named in a message
@@ -58,6 +59,18 @@ def load_gates(path: Path) -> dict[str, Thresholds]:
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise UsageError(f"{path}: [{name}] {key} = {value!r} is not a number: give one")
     return {name: Thresholds(**table) for name, table in tables.items()}
+
+
+def require_tables(thresholds: Mapping[str, Thresholds], wanted: Iterable[Technique], path: Path) -> None:
+    """Raises UsageError where a technique, or the reference's floor, has no table, or a threshold has nothing to judge."""
+    for technique in wanted:
+        table = thresholds.get(technique.name)
+        if table is None:
+            raise UsageError(f"{path}: there is no table [{technique.name}]: add one with the technique's thresholds")
+        if technique.exact_to is None and (table.parity_min, table.parity_low_precision_min) != (None, None):
+            raise UsageError(f"{path}: [{technique.name}] may write other tokens by design: remove its parity thresholds")
+    if "reference" not in thresholds:
+        raise UsageError(f"{path}: there is no table [reference]: add one with the floor of the reference")
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,7 @@ def _parity(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     if required is None:
         return []
     if evidence.exact is None:
-        message = f"not judged: the row {evidence.exact_to!r} that it must repeat was not measured"
+        message = f"the row {evidence.exact_to!r}, whose tokens it must repeat, was not measured"
         return [Verdict("parity", "not judged", math.nan, required, message)]
     positions = differences(evidence.answers, evidence.exact)
     measured = sum(p is None for p in positions) / len(positions)
@@ -158,7 +171,7 @@ def _work(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     measured = sum(counts) / sum(expected) - 1
     text = "{m:+.1%} new tokens against the reference, at most ±{r:.1%} allowed"
     changes = [-abs(a - b) for a, b in zip(counts, expected, strict=True)]
-    passed = abs(measured) <= tolerance
+    passed = abs(sum(counts) - sum(expected)) <= tolerance * sum(expected)
     return [_verdict("work", passed, measured, tolerance, text, _worst(evidence, [float(c) for c in changes]))]
 
 

@@ -28,10 +28,9 @@ from udaciheadline.records import (
     Verdict,
 )
 from udaciheadline.statistics import Estimate, geometric_mean, mean
-from udaciheadline.techniques import REFERENCE, Technique
+from udaciheadline.techniques import REFERENCE, Technique, techniques
 from udaciheadline.workers import Worker, WorkerError, machine
 
-WARM_UP_ROUNDS = 2
 MEMORY_ARTICLES = 3
 PROFILE_ARTICLES = 3
 
@@ -79,9 +78,10 @@ class Run:
         try:
             if self._reference is None:
                 self.progress("reference", "building", 0, 1)
-                self._reference = self.start_worker(REFERENCE)
-                for prompt in self.prompts[:WARM_UP_ROUNDS]:
-                    self._reference.call("generate", [prompt])
+                self._reference = self.start_worker(techniques()[REFERENCE])
+                for done, prompt in enumerate(self.prompts):
+                    self.progress("reference", "warming up", done, len(self.prompts))
+                    self.useful_seconds += self._reference.call("generate", [prompt])[0].seconds
             return self._reference.call(method, *args)
         except WorkerError as error:
             self._reference = None
@@ -92,7 +92,7 @@ class Run:
         if self._reference is not None:
             self._reference.renew()
 
-    def start_worker(self, technique: str) -> Worker:
+    def start_worker(self, technique: Technique) -> Worker:
         """A worker with this technique's engine; its build counts as useful time."""
         worker = Worker(technique, self.spec, self.timeout)
         self.useful_seconds += worker.build_seconds
@@ -137,7 +137,7 @@ class Row:
         self.status, self.reason = "ok", ""
         self.generations: list[Generation] = []
         self.reference_generations: list[Generation] = []
-        self._round = -WARM_UP_ROUNDS
+        self._round = -self.rounds
         self._owed: int | None = None  # a round whose reference answers after it
         self._worker: Worker | None = None
         self._memory: Memory | None = None
@@ -151,24 +151,26 @@ class Row:
         run.renew_reference()
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
-            self._worker = run.start_worker(technique.name)
+            self._worker = run.start_worker(technique)
 
     # -- the timed rounds --------------------------------------------------------------------------------------------
 
     @property
     def rounds(self) -> int:
-        """One a measured article."""
+        """One a measured article, and as many to warm up: kernels and plans are made for a shape when it first comes
+        (cuDNN's attention for each length), so a fresh engine is slow on every article that it has not seen."""
         return len(self.run.articles)
 
     def next_round(self) -> int:
         """Prepares a round, untimed, and returns its number: the reference answers here, before every even round and
-        after every odd one. Negative rounds warm up."""
+        after every odd one. Negative rounds warm up, without the reference."""
         self.check()
         self._settle_debt()
         number = self._round
         self._round += 1
-        self.run.progress(self.technique.name, "measuring", max(number, 0), self.rounds)
-        if number % 2 == 0:
+        doing, done = ("measuring", number) if number >= 0 else ("warming up", number + self.rounds)
+        self.run.progress(self.technique.name, doing, done, self.rounds)
+        if number >= 0 and number % 2 == 0:
             self._reference_answers(number)
         return number
 
@@ -180,8 +182,8 @@ class Row:
         self.run.useful_seconds += generation.seconds
         if number >= 0:
             self.generations.append(generation)
-        if number % 2:
-            self._owed = number
+            if number % 2:
+                self._owed = number
         return float(generation.seconds)
 
     @property
@@ -204,10 +206,9 @@ class Row:
 
     def _reference_answers(self, number: int) -> None:
         with self._guarded():
-            generation = self.run.ask_reference("generate", [self.run.prompts[number % self.rounds]])[0]
+            generation = self.run.ask_reference("generate", [self.run.prompts[number]])[0]
         self.run.useful_seconds += generation.seconds
-        if number >= 0:
-            self.reference_generations.append(generation)
+        self.reference_generations.append(generation)
 
     # -- what else is measured ---------------------------------------------------------------------------------------
 

@@ -19,14 +19,15 @@ class Estimate:
 
 
 def mean(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """The mean and Student's t interval. Values without spread give an interval of no width; one value, NaN bounds.
-
-    Raises ValueError for no value or a value that is not finite: a NaN must never pass for a result.
+    """The mean and Student's t interval. Values without spread give an interval of no width; one value, NaN bounds; a
+    value that is not finite, NaN throughout. Raises ValueError where there is no value.
     """
     from scipy.special import stdtrit
 
-    if not values or not all(map(math.isfinite, values)):
-        raise ValueError("a mean needs at least one value, and finite ones")
+    if not values:
+        raise ValueError("a mean needs at least one value")
+    if not all(map(math.isfinite, values)):
+        return Estimate(math.nan, math.nan, math.nan)
     centre = math.fsum(values) / len(values)
     if len(values) == 1:
         return Estimate(centre, math.nan, math.nan)
@@ -44,10 +45,12 @@ def p_worse(differences: Sequence[float]) -> float:
     """One-sided paired t test: the probability of differences this far below 0 if the true mean were 0 or above.
 
     Differences without spread decide by their sign: a loss that is the same everywhere is certain, no loss is none.
-    A single difference proves nothing.
+    A single difference proves nothing. One that is not a number, as a broken model gives, is worse for certain.
     """
     from scipy.special import stdtr
 
+    if any(map(math.isnan, differences)):
+        return 0.0
     if len(differences) < 2:
         return 1.0
     centre = math.fsum(differences) / len(differences)

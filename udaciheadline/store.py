@@ -48,16 +48,16 @@ class Store:
 
     def append(self, record: Record) -> None:
         """Adds one row. A write that fails half-way (a full disk) is taken back, so the file stays whole lines."""
-        line = json.dumps(_plain(asdict(record)), allow_nan=False) + "\n"
-        with self._records.open("r+b") as file:
+        line = json.dumps(_plain(asdict(record)), allow_nan=False).encode() + b"\n"
+        with self._records.open("r+b", buffering=0) as file:  # unbuffered: nothing is left to be written on close
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(end - 1)
                 if file.read(1) != b"\n":  # a run that was killed while it wrote
-                    line = "\n" + line
+                    line = b"\n" + line
             try:
-                file.write(line.encode())
-                file.flush()
+                while line:
+                    line = line[file.write(line) :]
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(end)

@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from udaciheadline.measure import MemoryMeter
 from udaciheadline.records import BuildInfo, EngineSpec, UsageError
+from udaciheadline.techniques import Technique
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["udaciheadline.engines.transformers"])
@@ -50,13 +51,13 @@ class Worker:
     `timeout` seconds are for all calls together, the build included, until `renew`: it bounds a technique, not a call.
     """
 
-    def __init__(self, technique: str, spec: EngineSpec, timeout: float) -> None:
+    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
         self._left = self._timeout = timeout
-        self._log = tempfile.NamedTemporaryFile(prefix=f"udaciheadline-{technique}-", suffix=".log")
+        self._log = tempfile.NamedTemporaryFile(prefix=f"udaciheadline-{technique.name}-", suffix=".log")
         self._oom_kills = _oom_kills()
         self._connection, child = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=_serve, args=(child, self._log.name, technique, spec), name=f"udaciheadline {technique}", daemon=True
+            target=_serve, args=(child, self._log.name, technique, spec), name=technique.name, daemon=True
         )
         start = time.perf_counter()
         try:
@@ -73,6 +74,17 @@ class Worker:
         except OSError:
             raise self._death() from None
         return self._receive()
+
+    @property
+    def pid(self) -> int:
+        """The process of the engine."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left of the time-out."""
+        return self._left
 
     def renew(self) -> None:
         """Grants the whole time again: the reference engine outlives the techniques that it is compared with."""
@@ -142,12 +154,10 @@ def _oom_kills() -> int:
 class _Server:
     """What a worker can be asked, beside what its engine offers."""
 
-    def __init__(self, technique: str, spec: EngineSpec) -> None:
-        from udaciheadline.techniques import techniques
-
+    def __init__(self, technique: Technique, spec: EngineSpec) -> None:
         self._device = spec.device
         self._memory = MemoryMeter(spec.device)
-        self.engine = techniques()[technique].build(spec)
+        self.engine = technique.build(spec)
         self.generate = self.engine.generate
         self.likelihood = self.engine.likelihood
         self.reset_memory = self._memory.reset
@@ -222,7 +232,7 @@ def _machine(device: str) -> dict[str, str]:
     return found
 
 
-def _serve(connection: Connection, log: str, technique: str, spec: EngineSpec) -> None:
+def _serve(connection: Connection, log: str, technique: Technique, spec: EngineSpec) -> None:
     """The life of a worker: builds the engine, answers calls, ends when the pipe or the parent does."""
     _settle(log)
     try:

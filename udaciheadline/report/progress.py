@@ -13,7 +13,7 @@ class Progress:
     def __init__(self, write: Callable[[str], None], techniques: int, is_terminal: bool) -> None:
         self._write, self._techniques, self._is_terminal = write, techniques, is_terminal
         self._start = self._shown = time.monotonic()
-        self._ended = 0
+        self._ended, self._share = 0, 0.0
         self._line = ""
 
     def __call__(self, technique: str, doing: str, done: int, of: int) -> None:
@@ -22,7 +22,9 @@ class Progress:
         if now - self._shown < (0.1 if self._is_terminal else 10) and doing != "building":
             return
         self._shown = now
-        share = (self._ended + (done / of if of else 0)) / self._techniques
+        if doing == "measuring":  # the longest part; what comes after it counts as done
+            self._share = done / of
+        share = (self._ended + self._share) / self._techniques
         left = f", {(now - self._start) * (1 - share) / share:.0f} s left" if share > 0 else ""
         article = f" article {done + 1}/{of}" if of > 1 else ""
         line = f"[{min(self._ended + 1, self._techniques)}/{self._techniques}] {technique}: {doing}{article}{left}"
@@ -34,10 +36,4 @@ class Progress:
 
     def technique_ended(self) -> None:
         """Counts one technique as done."""
-        self._ended += 1
-
-    def clear(self) -> None:
-        """Empties the line, so that other output can use it."""
-        if self._is_terminal and self._line:
-            self._write("\r" + " " * len(self._line) + "\r")
-            self._line = ""
+        self._ended, self._share = self._ended + 1, 0.0

@@ -1,5 +1,6 @@
 """The table at the end of a run, and sample headlines. Plain text, no more than a wide terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from udaciheadline.measure import P99_MIN_COUNT
@@ -105,10 +106,11 @@ def _legend(records: Sequence[Record]) -> list[str]:
 
 def samples(articles: Sequence[Article], headlines: Mapping[str, Sequence[str]], count: int = 3) -> str:
     """The first few articles with what each technique wrote."""
-    width = max((len(title) for title in headlines), default=0)
+    true = "true headline"
+    width = max(map(len, [true, *headlines]))
     lines = []
     for i, article in enumerate(articles[:count]):
-        lines += ["", f"{article.short_description}", f"  {'true headline'.ljust(width)}  {article.headline}"]
+        lines += ["", f"{article.short_description}", f"  {true.ljust(width)}  {article.headline}"]
         lines += [f"  {title.ljust(width)}  {made[i]}" for title, made in headlines.items()]
     return "\n".join(lines)
 
@@ -118,4 +120,5 @@ def _ms(seconds: float) -> str:
 
 
 def _interval(estimate: Estimate, form: str) -> str:
-    return f"{estimate.value:{form}} ±{(estimate.high - estimate.low) / 2:{form.lstrip('+')}}"
+    half = (estimate.high - estimate.low) / 2
+    return f"{estimate.value:{form}}" + ("" if math.isnan(half) else f" ±{half:{form.lstrip('+')}}")

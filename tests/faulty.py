@@ -1,0 +1,71 @@
+"""Techniques that go wrong, as a pytest plugin (`-p faulty`): what a session must survive.
+
+They join the real ones, so that a whole `pytest bench` can be run with them.
+"""
+
+import os
+import signal
+import time
+
+import torch
+
+from udaciheadline.records import Engine, EngineSpec, Generation, UsageError
+from udaciheadline.techniques import Technique, techniques
+from udaciheadline.techniques.cache import build_kv_cache
+
+
+def raises_while_building(spec: EngineSpec) -> Engine:
+    raise ValueError("the weights are upside down")
+
+
+def says_what_to_mend(spec: EngineSpec) -> Engine:
+    raise UsageError("the checkpoint is torn: mend it")
+
+
+def runs_out_of_memory(spec: EngineSpec) -> Engine:
+    torch.empty(2**60, dtype=torch.uint8)
+    raise AssertionError("an exabyte was had")
+
+
+def hangs(spec: EngineSpec) -> Engine:
+    print("I am waiting for something that never comes", flush=True)
+    time.sleep(3600)
+    raise AssertionError("an hour has passed")
+
+
+class _KilledAtThird:
+    """A KV cache engine whose process is killed at the third headline."""
+
+    def __init__(self, spec: EngineSpec) -> None:
+        self._engine = build_kv_cache(spec)
+        self.info, self.likelihood, self.close = self._engine.info, self._engine.likelihood, self._engine.close
+        self._calls = 0
+
+    def generate(self, prompts: list[str]) -> list[Generation]:
+        self._calls += 1
+        if self._calls == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self._engine.generate(prompts)
+
+
+def killed_while_generating(spec: EngineSpec) -> Engine:
+    return _KilledAtThird(spec)
+
+
+FAULTY = {
+    technique.name: technique
+    for technique in (
+        Technique("raises", "Raises", 1, raises_while_building),
+        Technique("mend", "Says what to mend", 2, says_what_to_mend),
+        Technique("oom", "Out of memory", 3, runs_out_of_memory),
+        Technique("killed", "Killed", 4, killed_while_generating),
+        Technique("gpu-only", "GPU only", 5, build_kv_cache, needs_cuda=True),
+        Technique("hangs", "Hangs", 100, hangs),
+    )
+}
+
+
+# When the plugin is imported, before the root conftest checks the names on the command line.
+_everything = {**techniques(), **FAULTY}
+techniques().clear()
+techniques().update(sorted(_everything.items(), key=lambda item: item[1].order))

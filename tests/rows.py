@@ -1,0 +1,92 @@
+"""Rows made by hand, for the tests of whatever reads them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from udaciheadline.quality import ROUGE_TYPES, Answers
+from udaciheadline.records import (
+    Article,
+    BuildInfo,
+    Generation,
+    Measurement,
+    Memory,
+    Record,
+    Scores,
+    Throughput,
+    Verdict,
+)
+from udaciheadline.statistics import Estimate
+
+ARTICLES = tuple(Article(f"True headline {i}", f"Description of article {i}.") for i in range(8))
+
+
+def generation(headline: str = "A headline", **changes: Any) -> Generation:
+    """Three tokens in a second, unless `changes` says otherwise."""
+    values = {"token_ids": (1, 2, 3), "seconds": 1.0, "first_token_seconds": 0.25}
+    return Generation(headline, **(values | changes))
+
+
+def answers(
+    who: str = "reference",
+    *,
+    rouge: Sequence[float] | Mapping[str, Sequence[float]] = (0.5,) * 8,
+    nll: Sequence[float] = (1.0,) * 8,
+    tokens: Sequence[tuple[int, ...]] = ((1, 2, 3, 4),) * 8,
+) -> Answers:
+    """Article i gets the headline "{who} wrote {i}"; `rouge` is that of all kinds, or of each by its name."""
+    kinds = rouge if isinstance(rouge, Mapping) else dict.fromkeys(ROUGE_TYPES, rouge)
+    made = tuple(generation(f"{who} wrote {i}", token_ids=ids) for i, ids in enumerate(tokens))
+    return Answers(made, {kind: list(values) for kind, values in kinds.items()}, list(nll))
+
+
+MEASUREMENT = Measurement(
+    count=8,
+    average_seconds=0.125,
+    p50_seconds=0.12,
+    p90_seconds=0.2,
+    p99_seconds=0.25,
+    p99_is_reliable=False,
+    headlines_per_second=8.0,
+    new_tokens_per_second=64.0,
+    first_token_seconds=0.03125,
+    new_tokens=64,
+    reference_new_tokens=64,
+    reference_average_seconds=0.25,
+    speed_up=Estimate(2.0, 1.9, 2.1),
+    drafted=0,
+    accepted=0,
+    acceptance_rate=None,
+)
+SCORES = Scores(
+    rouge={kind: Estimate(0.5 + i / 100, 0.4, 0.6) for i, kind in enumerate(ROUGE_TYPES)},
+    rouge_difference=dict.fromkeys(ROUGE_TYPES, Estimate(-0.04, -0.06, -0.02)),
+    rouge1_detectable_loss=0.03,
+    nll=Estimate(1.75, 1.5, 2.0),
+    nll_difference=Estimate(0.25, 0.125, 0.375),
+    identical_share=0.75,
+    first_difference_earliest=2,
+    first_difference_median=5.0,
+)
+RECORD = Record(
+    run="20250102T030405Z",
+    technique="pruned",
+    title="Magnitude Unstructured Pruning",
+    status="ok",
+    build_seconds=1.5,
+    build=BuildInfo(parameters=1000, weights_bytes=3 * 2**20),
+    measurement=MEASUREMENT,
+    speed_up_over={"baseline": Estimate(3.0, 2.5, 3.5)},
+    throughput=Throughput(batch_size=16, rounds=3, headlines_per_second=40.0, new_tokens_per_second=320.0),
+    memory=Memory((), (), 700 * 2**20),
+    scores=SCORES,
+    verdicts=[Verdict("rouge1", "pass", 0.99, 0.97, "kept"), Verdict("work", "pass", 0.0, 0.1, "the same work")],
+    settings={"articles": 8, "device": "cpu"},
+    environment={"python": "3"},
+)
+"""A row of which everything was measured, on a CPU."""
+
+
+def broken(status: str, reason: str, **changes: Any) -> Record:
+    """A row that has only its name and why it broke off."""
+    return replace(Record(RECORD.run, "speculative", "Speculative Decoding", status, reason), **changes)

@@ -1,0 +1,281 @@
+"""Finding and loading checkpoints."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import huggingface_hub
+import pytest
+import torch
+from huggingface_hub import errors
+from safetensors.torch import load_file, save_file
+
+from udaciheadline import models
+from udaciheadline.records import UsageError
+from udaciheadline.workers import redact
+
+TOKEN = "hf_" + "NotARealToken0123456789"
+
+
+@pytest.fixture
+def no_hub(monkeypatch):
+    """Any question to the hub is a failure of the test."""
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: pytest.fail("the hub was asked"))
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The calls made to the hub; `hub.error` is what it raises, None for an answer."""
+    hub = SimpleNamespace(error=None, calls=[])
+
+    def hf_hub_download(*args, **kwargs):
+        hub.calls.append(args)
+        if hub.error:
+            raise hub.error
+        return "config.json"
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
+    return hub
+
+
+def hub_http_error(kind):
+    """An error as the hub client raises it, with the token in what the server said."""
+    response = SimpleNamespace(headers={}, request=None)
+    return kind(f"401 Client Error.\nAuthorization: Bearer {TOKEN}", response=response)
+
+
+def edit_weights(folder, change):
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def edit_json(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def load(checkpoint, **options):
+    return models.load_model(str(checkpoint), **{"device": "cpu", "dtype": "float32"} | options)
+
+
+# -- resolve: embedded and folders -----------------------------------------------------------------------------------
+
+
+def test_embedded_means_the_main_model_and_in_the_role_of_the_target_the_larger_one(no_hub):
+    main, target = models.resolve("embedded", "--model"), models.resolve("embedded", "--target", "target")
+    assert load(main).num_parameters() < load(target).num_parameters()
+
+
+def test_a_checkpoint_folder_is_itself(main_copy, no_hub):
+    assert models.resolve(str(main_copy), "--model") == str(main_copy)
+
+
+def test_a_checkpoint_in_several_files_is_a_checkpoint(main_copy, no_hub):
+    (main_copy / "model.safetensors").rename(main_copy / "model-00001-of-00001.safetensors")
+    assert models.resolve(str(main_copy), "--model") == str(main_copy)
+
+
+def without_config(folder):
+    (folder / "config.json").unlink()
+
+
+def with_broken_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+def with_binary_config(folder):
+    (folder / "config.json").write_bytes(b'"\xff"')
+
+
+def with_pickled_weights(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("option", ["--model", "--target", "--draft"])
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (without_config, "no config.json"),
+        (with_broken_config, "config.json is not valid JSON"),
+        (with_binary_config, "config.json is not valid JSON"),
+        (with_pickled_weights, "no .safetensors weights"),
+    ],
+)
+def test_an_unusable_folder_is_a_usage_error_that_names_option_and_folder(main_copy, no_hub, option, spoil, reason):
+    spoil(main_copy)
+    with pytest.raises(UsageError) as caught:
+        models.resolve(str(main_copy), option)
+    message = str(caught.value)
+    assert message.startswith(f"{option} {main_copy}: ")
+    assert reason in message
+    assert "\n" not in message
+
+
+def test_a_file_is_no_checkpoint(main_copy, no_hub):
+    with pytest.raises(UsageError, match=r"^--model .*model\.safetensors: it has no config\.json"):
+        models.resolve(str(main_copy / "model.safetensors"), "--model")
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "a/b/c", "two words", ""])
+def test_a_name_that_can_be_no_hub_id_is_a_missing_folder_and_the_hub_is_not_asked(name, no_hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"^--draft "):
+        models.resolve(name, "--draft")
+
+
+# -- resolve: hub ids ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpt2", "meta-llama/Llama-3.2-1B"])
+def test_a_hub_id_is_kept_and_only_its_configuration_is_fetched(hub, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert models.resolve(name, "--model") == name
+    assert hub.calls == [(name, "config.json")]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (
+            hub_http_error(errors.GatedRepoError),
+            "gated: accept its terms on its hub page and set HF_TOKEN",
+        ),
+        (hub_http_error(errors.RepositoryNotFoundError), "no such folder here and no such model on the hub"),
+        (hub_http_error(errors.RemoteEntryNotFoundError), "no config.json is cached here or reachable on the hub"),
+        (errors.LocalEntryNotFoundError(f"offline\nBearer {TOKEN}"), "check the name and the network"),
+        (OSError(f"no route to host\nBearer {TOKEN}"), "the hub does not give it (no route to host)"),
+        (ValueError(""), "the hub does not give it (ValueError)"),
+    ],
+    ids=["gated", "missing", "no configuration", "unreachable", "anything else", "an error without a text"],
+)
+@pytest.mark.parametrize("option", ["--model", "--target"])
+def test_a_hub_error_becomes_one_sentence_with_the_option_and_without_the_token(hub, option, error, reason):
+    hub.error = error
+    with pytest.raises(UsageError) as caught:
+        models.resolve("someone/some-model", option)
+    message = str(caught.value)
+    assert message.startswith(f"{option} someone/some-model: ")
+    assert reason in message
+    assert "\n" not in message
+    assert TOKEN not in message
+
+
+def test_a_token_in_the_hubs_own_words_is_redacted_before_they_are_shown(hub):
+    hub.error = ValueError(f"Illegal header value b'Bearer {TOKEN}'")
+    with pytest.raises(UsageError) as caught:
+        models.resolve("someone/some-model", "--model")
+    shown = redact(str(caught.value))  # as conftest.py and the workers do with every message
+    assert TOKEN[3:] not in shown
+    assert shown.startswith("--model someone/some-model: the hub does not give it (Illegal header value")
+
+
+def test_resolving_imports_no_torch():
+    code = "import sys; from udaciheadline import models; models.resolve('embedded', '--model'); print(*sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "udaciheadline.models" in output.split()
+    assert not {"torch", "transformers"} & set(output.split())
+
+
+# -- load_tokenizer --------------------------------------------------------------------------------------------------
+
+
+def test_a_tokenizer_pads_on_the_left_with_its_own_pad_token(main_checkpoint):
+    tokenizer = models.load_tokenizer(main_checkpoint)
+    ids = tokenizer(["a", "a longer text than that"], padding=True)["input_ids"]
+    assert tokenizer.pad_token == "<|finetune_right_pad_id|>"
+    assert ids[0][0] == tokenizer.pad_token_id
+    assert ids[0][-1] != tokenizer.pad_token_id
+
+
+def test_eos_serves_as_the_pad_token_of_a_tokenizer_that_has_none(main_copy):
+    path = main_copy / "tokenizer_config.json"
+    config = json.loads(path.read_text())
+    del config["pad_token"]
+    path.write_text(json.dumps(config))
+    tokenizer = models.load_tokenizer(str(main_copy))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == 1
+
+
+def test_a_broken_tokenizer_is_a_usage_error(main_copy):
+    (main_copy / "tokenizer.json").write_text("{")
+    with pytest.raises(UsageError, match="its tokenizer cannot be loaded") as caught:
+        models.load_tokenizer(str(main_copy))
+    assert "\n" not in str(caught.value)
+
+
+# -- load_model ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_is_loaded_in_the_dtype_asked_for_ready_for_inference(main_checkpoint, dtype):
+    model = load(main_checkpoint, dtype=dtype)
+    assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
+    assert not model.training
+
+
+def test_the_weights_are_those_of_the_file(main_checkpoint):
+    weights = load_file(f"{main_checkpoint}/model.safetensors")
+    loaded = load(main_checkpoint).state_dict()
+    assert weights.keys() <= loaded.keys()
+    for name, weight in weights.items():
+        assert torch.equal(loaded[name], weight.float()), name
+
+
+def test_a_checkpoint_with_missing_weights_is_refused_and_one_of_them_named(main_copy):
+    name = "model.layers.2.mlp.up_proj.weight"
+    edit_weights(main_copy, lambda weights: weights.pop(name))
+    with pytest.raises(UsageError, match="1 weights are missing") as caught:
+        load(main_copy)
+    assert name in str(caught.value)
+    assert str(main_copy) in str(caught.value)
+
+
+def with_a_wrong_shape(folder):
+    edit_weights(folder, lambda weights: weights.update({"model.norm.weight": torch.ones(7)}))
+
+
+def with_truncated_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def with_an_unknown_architecture(folder):
+    edit_json(folder / "config.json", model_type="no-such-model", architectures=["NoSuchModel"])
+
+
+@pytest.mark.parametrize(
+    "spoil", [with_pickled_weights, with_a_wrong_shape, with_truncated_weights, with_an_unknown_architecture]
+)
+def test_a_checkpoint_that_cannot_be_loaded_is_a_usage_error_of_one_line(main_copy, spoil):
+    spoil(main_copy)
+    with pytest.raises(UsageError) as caught:
+        load(main_copy)
+    message = str(caught.value)
+    assert message.startswith(f"{main_copy}: it cannot be loaded as a causal language model (")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
+def test_running_out_of_memory_is_no_usage_error(main_checkpoint, monkeypatch, error):
+    def from_pretrained(*_, **__):
+        raise error
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", from_pretrained)
+    with pytest.raises(type(error)):
+        load(main_checkpoint)
+
+
+def test_code_in_a_checkpoint_is_never_run(main_copy, tmp_path):
+    marker = tmp_path / "it-ran"
+    (main_copy / "remote.py").write_text(f"open({str(marker)!r}, 'w')\nclass Config: pass\nclass Model: pass\n")
+    auto_map = {"AutoConfig": "remote.Config", "AutoModelForCausalLM": "remote.Model"}
+    for model_type in ("llama", "something-new"):
+        edit_json(main_copy / "config.json", model_type=model_type, auto_map=auto_map)
+        try:
+            load(main_copy)
+        except UsageError:
+            continue
+    assert not marker.exists()

@@ -1,0 +1,132 @@
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from udaciheadline.report import progress
+from udaciheadline.report.progress import Progress
+
+
+class Terminal:
+    """What a progress of two techniques wrote, under a clock that is set by hand."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        self.seconds = 1000.0
+        self.written: list[str] = []
+        self.is_terminal = is_terminal
+
+    def start(self) -> Progress:
+        return Progress(self.written.append, 2, self.is_terminal)
+
+    def after(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    @property
+    def line(self) -> str:
+        return self.written[-1].strip()
+
+
+@pytest.fixture
+def terminal(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    terminal = Terminal(getattr(request, "param", True))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: terminal.seconds))
+    return terminal
+
+
+both = pytest.mark.parametrize("terminal", [True, False], indirect=True, ids=["terminal", "log"])
+
+
+@both
+def test_a_line_names_the_technique_what_it_does_and_the_article(terminal: Terminal) -> None:
+    show = terminal.start()
+    terminal.after(30)
+    show("int8", "measuring", 24, 50)
+    assert terminal.line.startswith("[1/2] int8: measuring article 25/50")
+
+
+@both
+def test_the_time_left_is_that_of_all_techniques(terminal: Terminal) -> None:
+    """A quarter of the work took 30 s, so the rest takes 90 s."""
+    show = terminal.start()
+    terminal.after(30)
+    show("int8", "measuring", 25, 50)
+    assert terminal.line.endswith(", 90 s left")
+
+
+def test_the_time_left_counts_the_techniques_that_have_ended(terminal: Terminal) -> None:
+    show = terminal.start()
+    terminal.after(30)
+    show("int8", "measuring", 25, 50)
+    show.technique_ended()
+    terminal.after(30)
+    show("fp4", "building", 0, 1)
+    assert terminal.line == "[2/2] fp4: building, 60 s left"
+
+
+def test_before_anything_is_done_no_time_is_guessed(terminal: Terminal) -> None:
+    show = terminal.start()
+    terminal.after(5)
+    show("int8", "building", 0, 1)
+    assert terminal.line == "[1/2] int8: building"
+
+
+def test_what_comes_after_the_last_article_does_not_throw_the_guess_back(terminal: Terminal) -> None:
+    show = terminal.start()
+    terminal.after(50)
+    show("int8", "measuring", 49, 50)
+    terminal.after(10)
+    show("int8", "quality", 0, 1)
+    (left,) = re.findall(r"(\d+) s left", terminal.line)
+    assert 60 <= int(left) <= 63
+
+
+def test_the_count_of_techniques_does_not_run_past_their_number(terminal: Terminal) -> None:
+    show = terminal.start()
+    for _ in range(2):
+        show.technique_ended()
+    terminal.after(1)
+    show("reference", "building", 0, 1)
+    assert terminal.line.startswith("[2/2]")
+
+
+@pytest.mark.parametrize(("terminal", "pause"), [(True, 0.1), (False, 10)], indirect=["terminal"])
+def test_lines_are_not_written_more_often_than_they_can_be_read(terminal: Terminal, pause: float) -> None:
+    show = terminal.start()
+    terminal.after(pause * 1.01)
+    show("int8", "measuring", 0, 50)
+    terminal.after(pause * 0.9)
+    show("int8", "measuring", 1, 50)
+    assert len(terminal.written) == 1
+    terminal.after(pause * 0.2)
+    show("int8", "measuring", 2, 50)
+    assert len(terminal.written) == 2
+
+
+@both
+def test_a_build_is_always_announced_because_it_may_take_long(terminal: Terminal) -> None:
+    show = terminal.start()
+    show("int8", "building", 0, 1)
+    show("fp4", "building", 0, 1)
+    assert len(terminal.written) == 2
+    assert "fp4: building" in terminal.line
+
+
+def test_a_terminal_gets_one_line_that_covers_the_one_before(terminal: Terminal) -> None:
+    show = terminal.start()
+    terminal.after(30)
+    show("a-technique-of-a-long-name", "measuring", 25, 50)
+    show("int8", "building", 0, 1)
+    first, second = terminal.written
+    assert first.startswith("\r")
+    assert second.startswith("\r")
+    assert "\n" not in first + second
+    assert len(second) >= len(first)
+
+
+@pytest.mark.parametrize("terminal", [False], indirect=True)
+def test_a_log_gets_lines_of_their_own(terminal: Terminal) -> None:
+    show = terminal.start()
+    show("int8", "building", 0, 1)
+    assert terminal.written[0].endswith("\n")
+    assert "\r" not in terminal.written[0]
