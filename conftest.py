@@ -1,5 +1,6 @@
 """Wires the package to pytest: command-line options, the fixtures of a run, and what it says on the terminal."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,11 @@ import pytest
 from udaciheadline import articles, gates, models, quality, techniques, workers
 from udaciheadline.records import EngineSpec, Record, UsageError
 from udaciheadline.report import progress, table
-from udaciheadline.run import Row, Run
+from udaciheadline.row import Row
+from udaciheadline.run import Run
 from udaciheadline.store import Store, table_row
 
 ROOT = Path(__file__).parent
-GATES = ROOT / "bench" / "gates.toml"
 SESSION = pytest.StashKey["BenchSession"]()
 
 
@@ -34,13 +35,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--batch-size", type=int, default=16, help="articles a batch in test_throughput (default: 16)")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
     dtypes = ("auto", "float32", "bfloat16", "float16")
-    add("--dtype", choices=dtypes, default="auto", help="of every row; auto: bfloat16 on a GPU that has it, else float32")
+    add(
+        "--dtype",
+        choices=dtypes,
+        default="auto",
+        help="of every row; auto: bfloat16 on a GPU that has it, else float32",
+    )
+    add("--gates", type=Path, default=ROOT / "bench" / "gates.toml", help="thresholds (default: bench/gates.toml)")
     add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
     add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
-    try:
+    with contextlib.suppress(ValueError):  # pytest-timeout has an option of this name and meaning
         add("--timeout", type=float, help="seconds that one technique may take (default: 600)")
-    except ValueError:
-        pass  # pytest-timeout has an option of this name, in the same place and with the same meaning
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark opens its storage
@@ -92,8 +97,8 @@ class BenchSession:
         self._option = option
         self.store = Store(option.results)
         wanted = techniques.select(option.technique)
-        thresholds = gates.load_gates(GATES)
-        gates.require_tables(thresholds, wanted, GATES)
+        thresholds = gates.load_gates(option.gates)
+        gates.require_tables(thresholds, wanted, option.gates)
         chosen = articles.load_articles(
             option.dataset,
             option.articles,

@@ -4,7 +4,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from udaciheadline.measure import EngineClock
-from udaciheadline.run import Row
+from udaciheadline.row import Row
 
 CLOCK = EngineClock()
 

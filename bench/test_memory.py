@@ -1,6 +1,6 @@
 """Peaks of device and host memory, in a pass of their own, and the size of the weights."""
 
-from udaciheadline.run import Row
+from udaciheadline.row import Row
 
 
 def test_memory_peak_holds_the_weights(row: Row) -> None:
@@ -8,4 +8,3 @@ def test_memory_peak_holds_the_weights(row: Row) -> None:
     memory = row.measure_memory()
     peak = sum(memory.device_allocated_peak_bytes) or memory.host_peak_bytes
     assert peak is None or peak >= row.info.weights_bytes
-

@@ -2,7 +2,7 @@
 
 import pytest
 
-from udaciheadline.run import Row
+from udaciheadline.row import Row
 
 
 def test_profile(row: Row, pytestconfig: pytest.Config) -> None:

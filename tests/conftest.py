@@ -1,14 +1,17 @@
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import configuration, settings
+from hypothesis import settings
 
+from udaciheadline import models, newswire
+from udaciheadline.records import Article
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Hypothesis tries the same examples on every run, without time limits, and leaves nothing in the checkout."""
-    configuration.set_hypothesis_home_dir(config.cache.mkdir("hypothesis"))  # type: ignore[union-attr]
-    settings.register_profile("tests", database=None, derandomize=True, deadline=None)
-    settings.load_profile("tests")
+# The same examples on every run, and no time limit on a busy machine.
+settings.register_profile("tests", database=None, derandomize=True, deadline=None)
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +25,30 @@ def huggingface_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
         patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         yield
+
+
+@pytest.fixture(scope="session")
+def main_checkpoint() -> str:
+    return models.resolve(models.EMBEDDED, "--model")
+
+
+@pytest.fixture(scope="session")
+def target_checkpoint() -> str:
+    return models.resolve(models.EMBEDDED, "--target", "target")
+
+
+@pytest.fixture
+def main_copy(main_checkpoint: str, tmp_path: Path) -> Path:
+    """A copy of the embedded main model that a test may spoil."""
+    return Path(shutil.copytree(main_checkpoint, tmp_path / "model"))
+
+
+@pytest.fixture(scope="session")
+def tokenizer(main_checkpoint: str) -> Any:
+    return models.load_tokenizer(main_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def news() -> tuple[Article, ...]:
+    """A few articles of the embedded evaluation set."""
+    return newswire.evaluation_articles()[:24]

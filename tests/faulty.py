@@ -65,7 +65,8 @@ FAULTY = {
 }
 
 
-# When the plugin is imported, before the root conftest checks the names on the command line.
-_everything = {**techniques(), **FAULTY}
-techniques().clear()
-techniques().update(sorted(_everything.items(), key=lambda item: item[1].order))
+def pytest_addoption() -> None:
+    """Adds them before the root conftest checks the names on the command line."""
+    everything = sorted({**techniques(), **FAULTY}.items(), key=lambda item: item[1].order)
+    techniques().clear()
+    techniques().update(everything)

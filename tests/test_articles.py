@@ -377,10 +377,10 @@ def test_a_column_that_was_named_but_is_not_there_is_told(write: Write) -> None:
 @pytest.mark.parametrize(
     ("value", "kind"), [(5, "int"), (0.5, "float"), (True, "bool"), (["a"], "list"), ({"a": "b"}, "dict")]
 )
-def test_a_field_that_is_not_text_is_told_with_its_row(field: str, value: object, kind: str, write: Write) -> None:
+def test_a_field_that_is_not_text_is_told_with_its_line(field: str, value: object, kind: str, write: Write) -> None:
     row: dict[str, object] = {"headline": "H", "short_description": "T", field: value}
     found = complaint(write("news.jsonl", GOOD + json.dumps(row) + "\n"))
-    assert found == f"row 2: field {field!r} is of type {kind}: it must be text"
+    assert found == f"line 2: field {field!r} is of type {kind}: it must be text"
 
 
 def test_a_file_with_no_usable_row_is_told_with_both_columns(write: Write) -> None:

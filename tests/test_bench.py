@@ -11,6 +11,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from faulty import FAULTY
 
 from udaciheadline.store import NOTEBOOK_COLUMNS
 
@@ -22,7 +23,8 @@ def command(results: Path, *arguments: str) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This environment, with `-p faulty` importable, and one thread: two that wait for each other crawl on a busy CI."""
+    """This environment, with `-p faulty` importable, and one thread: two that wait for each other crawl on a busy
+    machine."""
     path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | more
 
@@ -30,6 +32,14 @@ def environment(**more: str) -> dict[str, str]:
 def bench(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     line = command(results, *arguments)
     return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
+
+
+def faulty(folder: Path, techniques: str) -> tuple[str, ...]:
+    """Arguments for `techniques`, those of `faulty.py` among them, which have a table without thresholds each."""
+    gates = folder / "gates.toml"
+    tables = "".join(f"\n[{name}]\n" for name in FAULTY)
+    gates.write_text((ROOT / "bench" / "gates.toml").read_text("utf-8") + tables, "utf-8")
+    return "-p", "faulty", "--gates", str(gates), "--technique", techniques
 
 
 def records(results: Path) -> dict[str, dict]:
@@ -123,9 +133,7 @@ def test_pytest_benchmark_compare_reads_the_results(whole) -> None:
 def test_a_faulty_technique_costs_its_own_row_only(tmp_path: Path) -> None:
     chosen = "raises,mend,oom,killed,gpu-only,kv-cache,target,hangs"
     model = str(ROOT / "udaciheadline" / "assets" / "main")  # of one's own, so that there is no target
-    session = bench(
-        tmp_path, "-p", "faulty", "--technique", chosen, "--articles", "3", "--timeout", "12", "--model", model
-    )
+    session = bench(tmp_path, *faulty(tmp_path, chosen), "--articles", "3", "--timeout", "12", "--model", model)
     found = {name: record["status"] for name, record in records(tmp_path).items()}
     assert found == {
         "raises": "crash",
@@ -151,9 +159,8 @@ def test_a_session_cut_short_keeps_the_finished_rows_and_leaves_no_process(
     tmp_path: Path, number: int, code: int
 ) -> None:
     mark = uuid.uuid4().hex
-    arguments = ("-p", "faulty", "--technique", "kv-cache,hangs", "--articles", "2")
     session = subprocess.Popen(
-        command(tmp_path, *arguments),
+        command(tmp_path, *faulty(tmp_path, "kv-cache,hangs"), "--articles", "2"),
         cwd=ROOT,
         env=environment(MARK_OF_THIS_TEST=mark),
         stdout=subprocess.DEVNULL,

@@ -130,6 +130,11 @@ def with_masks_beside_the_weights(model):
         prune.identity(layer.mlp.down_proj, "weight")
 
 
+def with_a_nan(model):
+    """As an overflow in half precision leaves it."""
+    model.model.norm.weight[0] = torch.nan
+
+
 def that_loses_its_place_while_decoding(model):
     """Right on whole texts, so in the likelihood, but wrong one token at a time: positions are off by 64."""
 
@@ -207,3 +212,9 @@ def test_the_speed_gate_fails_a_cache_that_is_off_and_no_other_gate_does(run, ju
 )
 def test_only_the_floor_finds_a_fault_that_the_reference_shares(run, judge, damage, floors):
     assert failed(judge(run(damage), beside=run(damage))) == floors
+
+
+def test_a_model_of_nans_fails_and_raises_nothing(run, judge):
+    statuses = judge(run(with_a_nan))
+    assert {"rouge1", "rougeL", "likelihood", "parity"} <= failed(statuses)
+    assert {"floor rouge1", "floor likelihood"} <= failed(judge(run(with_a_nan), beside=run(with_a_nan)))

@@ -12,7 +12,9 @@ from udaciheadline.records import EngineSpec, UsageError
 from udaciheadline.techniques import techniques
 from udaciheadline.workers import Worker, WorkerError, choose_device, machine, redact
 
-PROMPT = prompt_for("Strollers will not be free of smoke, because the council in Orrmarch declined to forbid cigarettes.")
+PROMPT = prompt_for(
+    "Strollers will not be free of smoke, because the council in Orrmarch declined to forbid cigarettes."
+)
 
 
 @pytest.fixture(scope="module")

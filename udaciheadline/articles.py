@@ -1,11 +1,13 @@
 """Reads a dataset (a file, a hub id, the embedded sample) into articles, with Hugging Face `datasets`."""
 
 import csv
+import glob
 import gzip
 import json
 import logging
 import re
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -45,14 +47,18 @@ def load_articles(
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell a server of each local file that is read
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each retry; we say the outcome once
     path = _locate(source)
     try:
         if path is None:
             rows = datasets.load_dataset(source, split="train")
         else:
-            rows = datasets.load_dataset(_BUILDERS[_ending(path)], data_files=str(path), split="train")
-        return _collect(source, rows, count, text_column, headline_column)
+            builder = _BUILDERS[_ending(path)]
+            # A cell that says "None" is text; and the name of a file is no pattern.
+            options = {"keep_default_na": False} if builder == "csv" else {}
+            rows = datasets.load_dataset(builder, data_files=glob.escape(str(path)), split="train", **options)
+        return _collect(source, path, rows, count, text_column, headline_column)
     except UsageError:
         raise
     except Exception as error:  # the builders raise whatever their parser or the hub raises, mostly without a line
@@ -84,7 +90,9 @@ def _ending(path: Path) -> str:
     return next((suffix for suffix in reversed(path.suffixes) if suffix != ".gz"), "").lower()
 
 
-def _collect(source: str, rows: Any, count: int | None, text_column: str, headline_column: str) -> ArticleSet:
+def _collect(
+    source: str, path: Path | None, rows: Any, count: int | None, text_column: str, headline_column: str
+) -> ArticleSet:
     for column, option in ((text_column, "--text-column"), (headline_column, "--headline-column")):
         if column not in rows.column_names:
             found = ", ".join(rows.column_names)
@@ -97,7 +105,8 @@ def _collect(source: str, rows: Any, count: int | None, text_column: str, headli
         for column in (text_column, headline_column):
             if not isinstance(row[column], str | None):
                 kind = type(row[column]).__name__
-                raise UsageError(f"{source}, row {number}: field {column!r} is of type {kind}: it must be text")
+                place = _place(path, number)
+                raise UsageError(f"{source}, {place}: field {column!r} is of type {kind}: it must be text")
         text, headline = ((row[column] or "").strip() for column in (text_column, headline_column))
         if not text or not headline:
             skipped += 1
@@ -118,41 +127,85 @@ def _diagnose(path: Path, error: Exception) -> str:
     builder = _BUILDERS[_ending(path)]
     if builder == "parquet":
         return f"line 1: not a whole Parquet file ({_root_cause(error)}): it may have been cut off, fetch it again"
-    number = 1
+    lines: list[str] = []
     try:
-        lines = []
-        for number, line in _lines(path):
-            lines.append(line.decode("utf-8"))
-            if builder == "json" and not lines[0].lstrip().startswith("["):
-                row = json.loads(lines[-1])
-                if not isinstance(row, dict):
-                    return f"line {number}: not a JSON object: each line must be one article"
-        if builder == "json":
-            json.loads("".join(lines))  # an array over several lines
-        else:
-            rows = csv.reader(lines, strict=True)
-            width = len(next(rows))
-            for row in rows:
-                if len(row) != width:
-                    return f"line {rows.line_num}: {len(row)} fields instead of {width}"
+        for line in _lines(path):
+            lines.append(line.decode("utf-8-sig" if not lines else "utf-8"))
     except UnicodeDecodeError as cause:
-        return f"line {number}: byte {cause.object[cause.start]:#04x} is not UTF-8: convert the file to UTF-8"
+        found = f"byte {cause.object[cause.start]:#04x}"
+        return f"line {len(lines) + 1}: {found} is not UTF-8: convert the file to UTF-8"
+    except (EOFError, OSError, zlib.error) as cause:
+        return f"line {len(lines) + 1}: cannot be read ({cause}): the file may be cut off or not readable"
+    text = "".join(lines)
+    if not text.strip():
+        return "line 1: the file has no row"
+    if builder == "csv":
+        reason = _diagnose_csv(lines)
+    else:
+        reason = _diagnose_array(text) if text.lstrip().startswith("[") else _diagnose_json_lines(lines)
+    return reason or f"line 1: cannot be read ({_root_cause(error)}): check the file's form"
+
+
+def _diagnose_json_lines(lines: Sequence[str]) -> str | None:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as cause:
+            return f"line {number}: not valid JSON ({cause.msg}): the file may have been cut off there"
+        if not isinstance(row, dict):
+            return f"line {number}: not a JSON object: each line must be one article"
+        if any(isinstance(value, str) and not _is_unicode(value) for value in row.values()):
+            return f"line {number}: half of a surrogate pair is not a character: write the text in UTF-8"
+    return None
+
+
+def _diagnose_array(text: str) -> str | None:
+    try:
+        rows = json.loads(text)
     except json.JSONDecodeError as cause:
-        line = number if cause.lineno == 1 else cause.lineno
-        return f"line {line}: not valid JSON ({cause.msg}): the file may have been cut off there"
+        return f"line {cause.lineno}: not valid JSON ({cause.msg}): the file may have been cut off there"
+    if not rows:
+        return "line 1: the file has no row"
+    if other := [i for i, row in enumerate(rows, start=1) if not isinstance(row, dict)]:
+        return f"row {other[0]}: not a JSON object: each element must be one article"
+    return None
+
+
+def _diagnose_csv(lines: Sequence[str]) -> str | None:
+    rows = csv.reader(lines, strict=True)
+    try:
+        width, count = len(next(rows)), 0
+        for row in filter(None, rows):  # blank lines are no rows
+            if len(row) != width:
+                return f"line {rows.line_num}: {len(row)} fields instead of {width}"
+            count += 1
     except csv.Error as cause:
         return f"line {rows.line_num}: not valid CSV ({cause}): the file may have been cut off there"
-    except (EOFError, OSError) as cause:
-        return f"line {number}: cannot be read ({cause}): the file may be cut off or not readable"
-    return f"line {number}: cannot be read ({_root_cause(error)})"
+    return None if count else "line 1: the file has no row"
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not blank, gunzipped where its name says so, with their numbers from 1."""
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _place(path: Path | None, row: int) -> str:
+    """The line of the row with this number, where a row is a line; else the row's number."""
+    if path is None or _BUILDERS[_ending(path)] != "json":
+        return f"row {row}"
+    numbers = [number for number, line in enumerate(_lines(path), start=1) if line.strip()]
+    return f"line {numbers[row - 1]}" if row <= len(numbers) else f"row {row}"
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, gunzipped where its name says so."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                yield number, line
+        yield from file
 
 
 def _root_cause(error: BaseException) -> str:

@@ -55,20 +55,24 @@ def load_gates(path: Path) -> dict[str, Thresholds]:
             raise UsageError(f"{path}: {name!r} stands outside a table: put it below the [technique] that it is for")
         for key, value in table.items():
             if key not in known:
-                raise UsageError(f"{path}: [{name}] has the unknown threshold {key!r}: choose from {', '.join(sorted(known))}")
+                raise UsageError(
+                    f"{path}: [{name}] has the unknown threshold {key!r}: choose from {', '.join(sorted(known))}"
+                )
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise UsageError(f"{path}: [{name}] {key} = {value!r} is not a number: give one")
     return {name: Thresholds(**table) for name, table in tables.items()}
 
 
 def require_tables(thresholds: Mapping[str, Thresholds], wanted: Iterable[Technique], path: Path) -> None:
-    """Raises UsageError where a technique, or the reference's floor, has no table, or a threshold has nothing to judge."""
+    """Raises UsageError where a technique, or the reference's floor, has no table, or a threshold judges nothing."""
     for technique in wanted:
         table = thresholds.get(technique.name)
         if table is None:
             raise UsageError(f"{path}: there is no table [{technique.name}]: add one with the technique's thresholds")
         if technique.exact_to is None and (table.parity_min, table.parity_low_precision_min) != (None, None):
-            raise UsageError(f"{path}: [{technique.name}] may write other tokens by design: remove its parity thresholds")
+            raise UsageError(
+                f"{path}: [{technique.name}] may write other tokens by design: remove its parity thresholds"
+            )
     if "reference" not in thresholds:
         raise UsageError(f"{path}: there is no table [reference]: add one with the floor of the reference")
 
@@ -103,7 +107,9 @@ def judge_floor(thresholds: Thresholds, answers: Answers) -> list[Verdict]:
     verdicts = []
     if (floor := thresholds.rouge1_min) is not None:
         measured = math.fsum(answers.rouge["rouge1"]) / len(answers.rouge["rouge1"])
-        verdicts.append(_verdict("floor rouge1", measured >= floor, measured, floor, "ROUGE-1 {m:.3f}, at least {r:g} required"))
+        verdicts.append(
+            _verdict("floor rouge1", measured >= floor, measured, floor, "ROUGE-1 {m:.3f}, at least {r:g} required")
+        )
     if (ceiling := thresholds.nll_max) is not None:
         measured = math.fsum(answers.nll) / len(answers.nll)
         text = "negative log-likelihood {m:.3f} nats, at most {r:g} allowed"
@@ -153,12 +159,12 @@ def _parity(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
         return [Verdict("parity", "not judged", math.nan, required, message)]
     positions = differences(evidence.answers, evidence.exact)
     measured = sum(p is None for p in positions) / len(positions)
-    text = f"{{m:.1%}} of the headlines have the tokens of {evidence.exact_to}, at least {{r:.1%}} required in {evidence.dtype}"
-    other = evidence.exact
+    text = f"{{m:.1%}} of the headlines have the tokens of {evidence.exact_to}, at least {{r:.1%}} required"
+    pairs = zip(evidence.exact.generations, evidence.answers.generations, positions, strict=True)
     lines = [
-        f"\n  article {i}, token {p}: {other.generations[i].headline!r} became {evidence.answers.generations[i].headline!r}"
-        for i, p in enumerate(positions)
-        if p is not None
+        f"\n  article {i}, token {position}: {exact.headline!r} became {made.headline!r}"
+        for i, (exact, made, position) in enumerate(pairs)
+        if position is not None
     ]
     return [_verdict("parity", measured >= required, measured, required, text, "".join(lines[:_WORST]))]
 

@@ -9,7 +9,7 @@ import logging
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from udaciheadline.records import UsageError
 
@@ -43,7 +43,9 @@ def _checked_folder(path: Path, option: str) -> Path:
     try:
         json.loads(config.read_text("utf-8"))
     except ValueError as error:
-        raise UsageError(f"{option} {path}: its config.json is not valid JSON ({error}): save the checkpoint again") from error
+        raise UsageError(
+            f"{option} {path}: its config.json is not valid JSON ({error}): save the checkpoint again"
+        ) from error
     if not any(path.glob("*.safetensors")):
         raise UsageError(f"{option} {path}: it has no .safetensors weights: save it with save_pretrained")
     return path
@@ -96,7 +98,7 @@ def load_model(checkpoint: str, *, device: str, dtype: str, quantization: Any = 
     from transformers import AutoModelForCausalLM
 
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             checkpoint,
             dtype=getattr(torch, dtype),
             device_map={"": device},
@@ -108,10 +110,13 @@ def load_model(checkpoint: str, *, device: str, dtype: str, quantization: Any = 
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # safetensors, the hub client and transformers each raise their own
-        raise UsageError(f"{checkpoint}: it cannot be loaded as a causal language model ({_first_line(error)})") from error
+        raise UsageError(
+            f"{checkpoint}: it cannot be loaded as a causal language model ({_first_line(error)})"
+        ) from error
+    model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise UsageError(f"{checkpoint}: {len(missing)} weights are missing, {missing[0]} among them: save it again")
-    return model.eval()  # type: ignore[no-any-return]
+    return cast("PreTrainedModel", model.eval())
 
 
 def _first_line(error: BaseException) -> str:

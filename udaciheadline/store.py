@@ -40,7 +40,9 @@ class Store:
             with self._records.open("ab"):
                 pass
         except OSError as error:
-            raise UsageError(f"--results {folder}: it cannot be written ({error.strerror}): give another folder") from error
+            raise UsageError(
+                f"--results {folder}: it cannot be written ({error.strerror}): give another folder"
+            ) from error
 
     @property
     def _records(self) -> Path:

@@ -9,17 +9,15 @@ transformers' `Trainer`, on the CPU or one GPU, seeded; the held-out loss is pri
 """
 
 import argparse
-import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
-    AutoTokenizer,
     GenerationConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -31,6 +29,7 @@ from transformers import (
 )
 
 from udaciheadline.articles import load_articles
+from udaciheadline.models import load_tokenizer
 from udaciheadline.newswire import evaluation_articles, training_articles
 from udaciheadline.prompts import completion_for, prompt_for
 from udaciheadline.records import Article, UsageError
@@ -73,7 +72,11 @@ def train_tokenizer(articles: Sequence[Article], vocab_size: int = 4096) -> PreT
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_input_names=["input_ids", "attention_mask"]
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=PAD,
+        model_input_names=["input_ids", "attention_mask"],
     )
 
 
@@ -113,7 +116,12 @@ class _Examples(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         return {"input_ids": ids, "attention_mask": is_text.long(), "labels": ids.masked_fill(~is_headline, -100)}
 
 
-def new_model(size: dict[str, int], tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+def _as_it_is(batch: Any) -> dict[str, torch.Tensor]:
+    """A batch is whole as `__getitems__` gives it: there is nothing to collate."""
+    return cast(dict[str, torch.Tensor], batch)
+
+
+def new_model(size: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
     """An untrained Llama with tied embeddings, head_dim 64 and four query heads for one KV head."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -147,11 +155,19 @@ def _articles(options: argparse.Namespace) -> tuple[Sequence[Article], Sequence[
 
 
 def train(options: argparse.Namespace) -> dict[str, float]:
-    """Trains one model into `options.out` (a checkpoint folder) and returns the last held-out figures."""
+    """Trains one model into `options.out` (a checkpoint folder) and returns the last held-out figures.
+
+    Raises UsageError for a dataset, tokenizer, device or folder that cannot be used.
+    """
+    if options.out.exists() and not options.out.is_dir():
+        raise UsageError(f"--out {options.out}: it is a file: give a folder")
+    use_cuda = torch.cuda.is_available() if options.device == "auto" else options.device == "cuda"
+    if use_cuda and not torch.cuda.is_available():
+        raise UsageError("--device cuda: PyTorch finds no CUDA GPU here: use --device cpu")
     set_seed(options.seed)
     training, held_out = _articles(options)
     if options.tokenizer:
-        tokenizer: Any = AutoTokenizer.from_pretrained(options.tokenizer)
+        tokenizer: Any = load_tokenizer(options.tokenizer)
     else:
         tokenizer = train_tokenizer(training[: options.tokenizer_articles])
     size = SIZES[options.size] | {
@@ -165,7 +181,6 @@ def train(options: argparse.Namespace) -> dict[str, float]:
     }
     model = new_model(size, tokenizer)
     examples = _Examples(training, tokenizer, options.max_length)
-    use_cuda = options.device != "cpu" and torch.cuda.is_available()
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -191,7 +206,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         ),
         train_dataset=examples,
         eval_dataset=_Examples(held_out, tokenizer, options.max_length),
-        data_collator=lambda batch: batch,
+        data_collator=_as_it_is,
     )
     trainer.train()
     figures: dict[str, float] = trainer.evaluate()
@@ -202,7 +217,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
         pad_token_id=tokenizer.pad_token_id,
     )
     model.config.use_cache = True  # the Trainer turns it off
-    model.to(torch.bfloat16).save_pretrained(options.out)
+    model.bfloat16().save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
     (options.out / "README.md").write_text(_model_card(options, model, len(examples), figures["eval_loss"]), "utf-8")
     return figures
@@ -210,6 +225,7 @@ def train(options: argparse.Namespace) -> dict[str, float]:
 
 def _model_card(options: argparse.Namespace, model: LlamaForCausalLM, examples: int, loss: float) -> str:
     config = model.config
+    data = "the invented newswire of the udaciheadline package" if options.dataset == "embedded" else "the user's"
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
@@ -227,10 +243,16 @@ A Llama of {sum(p.numel() for p in model.parameters()):,} parameters ({config.nu
 - **What it is not**: a model to publish headlines with. It has read nothing but the articles below, knows no fact, and
   says nothing sensible about other text.
 - **Prompt**: `Short description: {{text}}\\nHeadline:`, greedy decoding, at most 25 new tokens.
-- **Data**: {"the invented newswire of the udaciheadline package" if options.dataset == "embedded" else "a dataset of the user's"}, \
-{examples:,} articles, {options.steps:,} steps of {options.batch_size}, seed {options.seed}.
+- **Data**: {data}, {examples:,} articles, {options.steps:,} steps of {options.batch_size}, seed {options.seed}.
 - **Held-out loss**: {loss:.4f} nats per headline token (weights in float32, before they were rounded to bfloat16).
 """
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -242,20 +264,22 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--out", type=Path, required=True, help="folder that receives the checkpoint")
     p.add_argument("--size", choices=SIZES, default="main", help="a shipped size; the three below change it")
-    p.add_argument("--layers", type=int, help="number of layers")
-    p.add_argument("--hidden", type=int, help="width of the hidden state")
-    p.add_argument("--intermediate", type=int, help="width of the MLP")
+    p.add_argument("--layers", type=_count, help="number of layers")
+    p.add_argument("--hidden", type=_count, help="width of the hidden state")
+    p.add_argument("--intermediate", type=_count, help="width of the MLP")
     p.add_argument("--dataset", default="embedded", help="embedded, a path or a hub id, as for pytest bench")
     p.add_argument("--text-column", default="short_description", help="column that the model reads")
     p.add_argument("--headline-column", default="headline", help="column that it learns to write")
-    p.add_argument("--articles", type=int, default=1_000_000, help="articles to train on, at most")
+    p.add_argument("--articles", type=_count, default=1_000_000, help="articles to train on, at most")
     p.add_argument("--tokenizer", help="checkpoint whose tokenizer to share, as a draft model must")
-    p.add_argument("--tokenizer-articles", type=int, default=50_000, help="articles that a new tokenizer is made from")
-    p.add_argument("--steps", type=int, default=6000, help="optimiser steps")
-    p.add_argument("--batch-size", type=int, default=512, help="articles a step")
+    p.add_argument(
+        "--tokenizer-articles", type=_count, default=50_000, help="articles that a new tokenizer is made from"
+    )
+    p.add_argument("--steps", type=_count, default=6000, help="optimiser steps")
+    p.add_argument("--batch-size", type=_count, default=512, help="articles a step")
     p.add_argument("--learning-rate", type=float, default=2e-3, help="peak learning rate of the cosine schedule")
-    p.add_argument("--max-length", type=int, default=192, help="longer articles, in tokens, are left out")
-    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
+    p.add_argument("--max-length", type=_count, default=192, help="longer articles, in tokens, are left out")
+    p.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU where there is one")
     p.add_argument("--seed", type=int, default=0, help="seed of articles, weights and order")
     return p
 

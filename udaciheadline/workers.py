@@ -53,7 +53,7 @@ class Worker:
 
     def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
         self._left = self._timeout = timeout
-        self._log = tempfile.NamedTemporaryFile(prefix=f"udaciheadline-{technique.name}-", suffix=".log")
+        self._log = tempfile.NamedTemporaryFile(prefix="udaciheadline-", suffix=".log")  # noqa: SIM115, see close
         self._oom_kills = _oom_kills()
         self._connection, child = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
@@ -192,13 +192,15 @@ def machine(device: str) -> dict[str, str]:
 def choose_device(device: str, dtype: str) -> tuple[str, str]:
     """The device and the dtype's name that "auto" stands for; the same for every row.
 
-    A GPU where there is one; bfloat16 on a GPU that has it, else float32. Raises UsageError for a GPU that is not there.
+    A GPU where there is one; bfloat16 on a GPU that has it, else float32. Raises UsageError for a missing GPU.
     """
     has_cuda, has_bf16 = _elsewhere(_cuda)
     if device == "auto":
         device = "cuda" if has_cuda else "cpu"
     if device == "cuda" and not has_cuda:
-        raise UsageError("--device cuda: PyTorch finds no CUDA GPU here: use --device cpu, or install a CUDA build of torch")
+        raise UsageError(
+            "--device cuda: PyTorch finds no CUDA GPU here: use --device cpu, or install a CUDA build of torch"
+        )
     if dtype == "auto":
         dtype = "bfloat16" if device == "cuda" and has_bf16 else "float32"
     return device, dtype

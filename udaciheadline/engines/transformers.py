@@ -6,6 +6,8 @@ help here; cheaper passes mostly do not.
 """
 
 import time
+from collections.abc import Callable
+from typing import cast
 
 import torch
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -76,6 +78,7 @@ class TransformersEngine:
         details: dict[str, float] | None = None,
     ) -> None:
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
+        self._generate = cast(Callable[..., torch.Tensor], model.generate)
         eos = model.generation_config.eos_token_id if model.generation_config else None
         eos = tokenizer.eos_token_id if eos is None else eos
         self._eos = set(eos) if isinstance(eos, list) else {eos}
@@ -116,7 +119,7 @@ class TransformersEngine:
             self._draft_passes.count = self._target_passes.count = 0
         start = measure.now(device)
         with torch.no_grad():
-            output = self._model.generate(**inputs, streamer=clock, assistant_model=self._draft)
+            output = self._generate(**inputs, streamer=clock, assistant_model=self._draft)
         seconds = measure.now(device) - start
         rows = [self._until_end(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
         drafted = accepted = 0
@@ -126,7 +129,7 @@ class TransformersEngine:
             accepted = len(rows[0]) - self._target_passes.count
         return [
             Generation(
-                headline=extract_headline(self._tokenizer.decode(row, skip_special_tokens=True)),
+                headline=extract_headline(str(self._tokenizer.decode(row, skip_special_tokens=True))),
                 token_ids=tuple(row),
                 seconds=seconds,
                 first_token_seconds=clock.first_token_at - start,
@@ -152,7 +155,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         """Drops the models."""
-        del self._model, self._draft
+        del self._model, self._draft, self._generate
 
     def _encode(self, prompts: list[str]) -> BatchEncoding:
         inputs = self._tokenizer(prompts, return_tensors="pt", padding=True)

@@ -39,14 +39,20 @@ _PLACE_END = (
     " side stead stone stow thorpe ton vale view wall water well wick wold wood worth"
 ).split()
 _REGION_END = "aria avia enia esia ia istan land mark monia ora ovia shire sia stria thia uria valia".split()
-_COMPANY_END = "aco adyne aris atec avo ena ero exa ica ico ido imo ion ium ivo ix ola onic ora os ova ux yne yx".split()
+_COMPANY_END = (
+    "aco adyne aris atec avo ena ero exa ica ico ido imo ion ium ivo ix ola onic ora os ova ux yne yx".split()
+)
 
-_COMPANY_KIND = "Bank,Foods,Motors,Energy,Systems,Airways,Textiles,Freight,Media,Labs,Robotics,Insurance,Stores".split(",")
+_COMPANY_KIND = "Bank,Foods,Motors,Energy,Systems,Airways,Textiles,Freight,Media,Labs,Robotics,Insurance,Stores".split(
+    ","
+)
 _ORG_KIND = (
     "Trust,Institute,Foundation,Society,Alliance,Fund,Center,League,Union,Observatory,Museum,Council,Library,Forum,"
     "Commission,Association,Guild,Coalition,Bureau,Gallery"
 ).split(",")
-_SCHOOL_KIND = "University,College,Academy,Institute of Technology,School of Medicine,High School,State University".split(",")
+_SCHOOL_KIND = (
+    "University,College,Academy,Institute of Technology,School of Medicine,High School,State University".split(",")
+)
 _MASCOT = (
     "Falcons,Rovers,Badgers,Comets,Herons,Miners,Otters,Pilots,Ramblers,Storm,Wolves,Anchors,Bisons,Captains,Drifters,"
     "Engineers,Foxes,Gulls,Harriers,Kites,Lancers,Mariners,Owls,Rangers,Stags,Tides,Wanderers,Archers,Breakers,Cranes"

@@ -55,7 +55,9 @@ def _row(record: Record) -> list[str]:
         cells["x baseline"] = _interval(over, ".2f")
     if record.build is not None:
         cells["weights"] = f"{record.build.weights_bytes / 2**20:.1f}"
-    if (memory := record.memory) is not None and (peak := sum(memory.device_allocated_peak_bytes) or memory.host_peak_bytes):
+    if (memory := record.memory) is not None and (
+        peak := sum(memory.device_allocated_peak_bytes) or memory.host_peak_bytes
+    ):
         cells["peak"] = f"{peak / 2**20:.0f}"
     if (s := record.scores) is not None:
         cells["ROUGE-1"] = f"{s.rouge['rouge1'].value:.3f}"
@@ -80,9 +82,9 @@ def _legend(records: Sequence[Record]) -> list[str]:
     measured = [record.measurement for record in records if record.measurement]
     if measured:
         lines.append(
-            f"n = {measured[0].count} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by article "
-            f"with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, paired. "
-            "±: half a 95 % interval. First: time to the first token."
+            f"n = {measured[0].count} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by "
+            f"article with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, "
+            "paired. ±: half a 95 % interval. First: time to the first token."
         )
         if not measured[0].p99_is_reliable:
             lines.append(f"* p99 of fewer than {P99_MIN_COUNT} values has no upper confidence bound.")
@@ -97,10 +99,13 @@ def _legend(records: Sequence[Record]) -> list[str]:
             lines.append(line + ".")
         if record.build and "sparsity" in record.build.details:
             d = record.build.details
-            lines.append(f"{record.technique}: {d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model.")
+            share = f"{d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model"
+            lines.append(f"{record.technique}: {share}.")
         if record.status != "ok":
             lines.append(f"{record.technique}: {record.status}: {record.reason}.")
-        lines += [f"{record.technique}: {v.gate}: {v.status}: {v.message}" for v in record.verdicts if v.status != "pass"]
+        lines += [
+            f"{record.technique}: {v.gate}: {v.status}: {v.message}" for v in record.verdicts if v.status != "pass"
+        ]
     return lines
 
 

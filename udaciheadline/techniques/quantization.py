@@ -29,9 +29,7 @@ def bitsandbytes_config(kind: str, dtype: str) -> Any:
 
     if kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=getattr(torch, dtype)
-    )
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=getattr(torch, dtype))
 
 
 def build(kind: str, spec: EngineSpec) -> Engine:

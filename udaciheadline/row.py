@@ -1,0 +1,283 @@
+"""One technique while it is measured: its engine, the timed rounds, memory, quality, and the record in the end."""
+
+import contextlib
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from udaciheadline import gates, measure, quality
+from udaciheadline.quality import Answers
+from udaciheadline.records import (
+    BuildInfo,
+    Generation,
+    Measurement,
+    Memory,
+    Record,
+    Scores,
+    Throughput,
+    Verdict,
+)
+from udaciheadline.run import Answered, Run
+from udaciheadline.statistics import Estimate, geometric_mean
+from udaciheadline.techniques import REFERENCE, Technique
+from udaciheadline.workers import Worker, WorkerError
+
+MEMORY_ARTICLES = 3
+PROFILE_ARTICLES = 3
+
+
+class RowFailed(Exception):
+    """A row cannot go on; the message is one sentence."""
+
+
+class Row:
+    """One technique while it is measured: build, timed rounds, memory, quality, and the record in the end.
+
+    The first method that the worker fails ends the row: its status is kept, and every later method raises RowFailed.
+    """
+
+    def __init__(self, run: Run, technique: Technique) -> None:
+        self.run, self.technique = run, technique
+        self.status, self.reason = "ok", ""
+        self.generations: list[Generation] = []
+        self.reference_generations: list[Generation] = []
+        self._round = -self.rounds
+        self._owed: int | None = None  # a round whose reference answers after it
+        self._worker: Worker | None = None
+        self._memory: Memory | None = None
+        self._throughput: Throughput | None = None
+        self._answers: tuple[Answers, Answers] | None = None
+        self._verdicts: list[Verdict] | None = None
+        self.extra_info: dict[str, object] = {}  # of the latency benchmark; receives the whole row when it ends
+        if reason := technique.unavailable(run.spec):
+            self.status, self.reason = "skipped", reason
+            return
+        run.renew_reference()
+        run.progress(technique.name, "building", 0, 1)
+        with contextlib.suppress(RowFailed), self._guarded():
+            self._worker = run.start_worker(technique)
+
+    # -- the timed rounds --------------------------------------------------------------------------------------------
+
+    @property
+    def rounds(self) -> int:
+        """One a measured article, and as many to warm up: kernels and plans are made for a shape when it first comes
+        (cuDNN's attention for each length), so a fresh engine is slow on every article that it has not seen."""
+        return len(self.run.articles)
+
+    def next_round(self) -> int:
+        """Prepares a round, untimed, and returns its number: the reference answers here, before every even round and
+        after every odd one. Negative rounds warm up, without the reference."""
+        self.check()
+        self._settle_debt()
+        number = self._round
+        self._round += 1
+        doing, done = ("measuring", number) if number >= 0 else ("warming up", number + self.rounds)
+        self.run.progress(self.technique.name, doing, done, self.rounds)
+        if number >= 0 and number % 2 == 0:
+            self._reference_answers(number)
+        return number
+
+    def play_round(self, number: int) -> float:
+        """Generates the headline of this round's article; the engine's seconds."""
+        self.check()
+        with self._guarded():
+            generation = self._worker.call("generate", [self.run.prompts[number % self.rounds]])[0]  # type: ignore[union-attr]
+        self.run.useful_seconds += generation.seconds
+        if number >= 0:
+            self.generations.append(generation)
+            if number % 2:
+                self._owed = number
+        return float(generation.seconds)
+
+    @property
+    def info(self) -> BuildInfo:
+        """What the engine said of itself when it was built."""
+        self.check()
+        assert self._worker is not None
+        return self._worker.info
+
+    def finish_rounds(self) -> None:
+        """Plays whatever rounds are left, so that quality is judged on all articles whoever ran the first ones."""
+        while self._round < self.rounds:
+            self.play_round(self.next_round())
+        self._settle_debt()
+
+    def _settle_debt(self) -> None:
+        if self._owed is not None:
+            self._reference_answers(self._owed)
+            self._owed = None
+
+    def _reference_answers(self, number: int) -> None:
+        with self._guarded():
+            generation = self.run.ask_reference("generate", [self.run.prompts[number]])[0]
+        self.run.useful_seconds += generation.seconds
+        self.reference_generations.append(generation)
+
+    # -- what else is measured ---------------------------------------------------------------------------------------
+
+    def measure_memory(self) -> Memory:
+        """The peaks over the articles with the longest prompts, in a pass of their own."""
+        self.check()
+        if self._memory is None:
+            self.run.progress(self.technique.name, "memory", 0, 1)
+            longest = sorted(self.run.prompts, key=len)[-MEMORY_ARTICLES:]
+            with self._guarded():
+                self._ask("reset_memory")
+                for prompt in longest:
+                    self.run.useful_seconds += self._ask("generate", [prompt])[0].seconds
+                self._memory = self._ask("peak_memory")
+        return self._memory
+
+    def play_batches(self, batch_size: int) -> float:
+        """Generates all headlines in batches, longest prompts first, so that a batch is padded little; seconds."""
+        self.check()
+        self.run.progress(self.technique.name, "throughput", 0, 1)
+        prompts = sorted(self.run.prompts, key=len, reverse=True)
+        seconds = 0.0
+        self._batch_tokens = 0
+        with self._guarded():
+            for start in range(0, len(prompts), batch_size):
+                batch = self._ask("generate", prompts[start : start + batch_size])
+                seconds += batch[0].seconds
+                self._batch_tokens += sum(len(g.token_ids) for g in batch)
+        self.run.useful_seconds += seconds
+        return seconds
+
+    def keep_throughput(self, batch_size: int, seconds: list[float]) -> Throughput:
+        """Keeps the figures of the rounds that `play_batches` took."""
+        middle = statistics.median(seconds)
+        tokens = self._batch_tokens / middle
+        self._throughput = Throughput(batch_size, len(seconds), self.rounds / middle, tokens)
+        return self._throughput
+
+    def profile(self, folder: Path) -> tuple[Path, Path]:
+        """Writes a Chrome trace of a few articles and the table of the top operators to `folder`; their paths."""
+        self.check()
+        self.run.progress(self.technique.name, "profiling", 0, 1)
+        folder.mkdir(parents=True, exist_ok=True)
+        trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
+        with self._guarded():
+            table.write_text(self._ask("profile", self.run.prompts[:PROFILE_ARTICLES], str(trace)), "utf-8")
+        return trace, table
+
+    # -- quality -----------------------------------------------------------------------------------------------------
+
+    def answers(self) -> tuple[Answers, Answers]:
+        """What this row and the reference answered in the timed rounds, scored."""
+        self.check()
+        if self._answers is None:
+            self.finish_rounds()
+            self.run.progress(self.technique.name, "quality", 0, 1)
+            true = [article.headline for article in self.run.articles]
+            with self._guarded():
+                nll = self._ask("likelihood", self.run.prompts, true)
+                reference_nll = self.run.reference_nll()
+            own, reference = (
+                Answers(tuple(made), quality.rouge([g.headline for g in made], true), values)
+                for made, values in ((self.generations, nll), (self.reference_generations, reference_nll))
+            )
+            self._answers = own, reference
+            ratios = measure.log_ratios(self.reference_generations, self.generations)
+            self.run.answered[self.technique.name] = Answered(own, ratios)
+        return self._answers
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts of this row's gates and, on the embedded default, of the reference's absolute floor."""
+        if self._verdicts is None:
+            self._verdicts = self._judge()
+        return self._verdicts
+
+    def _judge(self) -> list[Verdict]:
+        own, reference = self.answers()
+        exact_to = self.technique.exact_to
+        exact = reference if exact_to == REFERENCE else None
+        if exact is None and exact_to in self.run.answered:
+            exact = self.run.answered[exact_to].answers
+        with self._guarded():
+            weights = self.run.reference_info().weights_bytes
+        evidence = gates.Evidence(
+            articles=self.run.articles,
+            answers=own,
+            reference=reference,
+            exact_to=exact_to,
+            exact=exact,
+            dtype=self.run.spec.dtype,
+            weights_ratio=self.info.weights_bytes / weights,
+            speed_up=self._measurement().speed_up,
+        )
+        verdicts = gates.judge(self.run.thresholds[self.technique.name], evidence)
+        if self.run.has_floor:
+            verdicts += gates.judge_floor(self.run.thresholds["reference"], reference)
+        return verdicts
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises RowFailed where the row has ended."""
+        if self.status != "ok":
+            raise RowFailed(f"{self.technique.name}: {self.status}: {self.reason}")
+
+    def record(self) -> Record:
+        """The row as it stands."""
+        measurement: Measurement | None = None
+        scores: Scores | None = None
+        verdicts: list[Verdict] = []
+        over: dict[str, Estimate] = {}
+        if self.status == "ok" and self.generations:
+            with contextlib.suppress(RowFailed):
+                own, reference = self.answers()
+                measurement, scores, verdicts = self._measurement(), quality.score(own, reference), self.verdicts()
+                over = self._speed_ups()
+        worker = self._worker
+        return Record(
+            run=self.run.name,
+            technique=self.technique.name,
+            title=self.technique.title,
+            status=self.status,
+            reason=self.reason,
+            build_seconds=worker.build_seconds if worker else None,
+            build=worker.info if worker else None,
+            measurement=measurement,
+            speed_up_over=over,
+            throughput=self._throughput,
+            memory=self._memory,
+            scores=scores,
+            verdicts=verdicts,
+            settings={**self.run.settings, **asdict(self.run.spec)},
+            environment=self.run.environment,
+        )
+
+    def close(self) -> None:
+        """Ends the worker, and with it frees all of its memory."""
+        if self._worker is not None:
+            self._worker.close()
+
+    def _measurement(self) -> Measurement:
+        return measure.summarise(self.generations, self.reference_generations)
+
+    def _speed_ups(self) -> dict[str, Estimate]:
+        """Paired speed-ups over earlier rows: each article's gain over the reference against the other row's gain."""
+        mine = self.run.answered[self.technique.name].log_ratios
+        others = {"baseline", self.technique.exact_to} - {self.technique.name, REFERENCE, None}
+        return {
+            name: geometric_mean([a - b for a, b in zip(mine, self.run.answered[name].log_ratios, strict=True)])
+            for name in sorted(filter(None, others))
+            if name in self.run.answered
+        }
+
+    def _ask(self, method: str, *args: Any) -> Any:
+        assert self._worker is not None
+        return self._worker.call(method, *args)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Ends the row where a worker gives no answer."""
+        try:
+            yield
+        except WorkerError as error:
+            self.status, self.reason = error.status, error.reason
+            details = f"\n{error.details}" if error.details else ""
+            raise RowFailed(f"{self.technique.name}: {error.status}: {error.reason}{details}") from None
