@@ -1,3 +1,4 @@
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from hypothesis import settings
 
 from udaciheadline import models, newswire
 from udaciheadline.records import Article
+
+# Before torch is imported: two threads that wait for each other crawl on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # The same examples on every run, and no time limit on a busy machine.
 settings.register_profile("tests", database=None, derandomize=True, deadline=None)

@@ -179,9 +179,8 @@ def test_rows_of_different_length_are_not_compared() -> None:
         quality.differences(answers(), answers(tokens=[(1, 2, 3, 4)] * 7))
 
 
-def test_a_likelihood_that_is_not_a_number_gets_no_score() -> None:
-    with pytest.raises(ValueError, match="finite"):
-        score(answers(nll=[math.nan] * 8), answers())
+def test_a_likelihood_that_is_not_a_number_scores_no_number() -> None:
+    assert math.isnan(score(answers(nll=[math.nan] * 8), answers()).nll.value)
 
 
 def test_retention_is_the_share_of_the_references_mean_and_not_the_mean_of_shares() -> None:

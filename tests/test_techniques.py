@@ -58,6 +58,12 @@ def test_the_techniques_have_the_titles_and_the_order_of_the_table():
     ]
 
 
+def test_the_place_in_the_table_is_that_of_the_order_and_not_of_the_file(monkeypatch):
+    last = replace(techniques()["pruned"], order=1000)
+    monkeypatch.setattr(pruning, "TECHNIQUES", (last,))
+    assert list(techniques.__wrapped__()) == [*(name for name in NAMES if name != "pruned"), "pruned"]
+
+
 def test_no_two_techniques_share_a_place_in_the_table():
     assert len({technique.order for technique in techniques().values()}) == len(techniques())
 

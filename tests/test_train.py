@@ -115,7 +115,7 @@ def test_training_learns(checkpoint: Path) -> None:
 
 def test_the_model_card_tells_what_was_trained_on(checkpoint: Path) -> None:
     card = (checkpoint / "README.md").read_text("utf-8")
-    assert f"a dataset of the user's, 22 articles, {STEPS} steps of 8, seed 0." in card
+    assert f"a dataset of one's own, 22 articles, {STEPS} steps of 8, seed 0." in card
 
 
 def test_the_same_seed_trains_the_same_weights(run: Run, dataset: Path, tmp_path: Path) -> None:
@@ -223,10 +223,12 @@ def test_a_text_begins_with_the_token_for_it_and_is_not_ended(tokenizer: PreTrai
         pytest.param(["--dataset=no-such.jsonl"], "no-such.jsonl: there is no such file", id="a missing dataset"),
         pytest.param(["--text-column=body"], "no field 'body'", id="a dataset of another form"),
         pytest.param(["--articles=1"], "one article is not enough to train on", id="a single article"),
-        pytest.param(["--articles=0"], "--articles 0: give at least 1", id="no article"),
+        pytest.param(["--articles=0"], "argument --articles: 0 is less than 1", id="no article"),
         pytest.param(["--max-length=3"], "no article fits in 3 tokens", id="too short a length"),
-        pytest.param(["--dataset=embedded", "--articles=0"], "--articles 0: give at least 1", id="no embedded article"),
-        pytest.param(["--steps=0"], "--steps 0", id="no step"),
+        pytest.param(
+            ["--dataset=embedded", "--articles=0"], "argument --articles: 0 is less than 1", id="no embedded article"
+        ),
+        pytest.param(["--steps=0"], "argument --steps: 0 is less than 1", id="no step"),
         pytest.param(["--tokenizer=no/such-tokenizer"], "no/such-tokenizer", id="an unknown tokenizer"),
         pytest.param(["--device=cuda"], "--device cuda", id="a GPU that is not there"),
     ],

@@ -159,7 +159,8 @@ def _parity(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
         return [Verdict("parity", "not judged", math.nan, required, message)]
     positions = differences(evidence.answers, evidence.exact)
     measured = sum(p is None for p in positions) / len(positions)
-    text = f"{{m:.1%}} of the headlines have the tokens of {evidence.exact_to}, at least {{r:.1%}} required"
+    share = f"{{m:.1%}} of the headlines have the tokens of {evidence.exact_to}"
+    text = f"{share}, at least {{r:.1%}} required in {evidence.dtype}"
     pairs = zip(evidence.exact.generations, evidence.answers.generations, positions, strict=True)
     lines = [
         f"\n  article {i}, token {position}: {exact.headline!r} became {made.headline!r}"

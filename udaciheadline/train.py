@@ -225,7 +225,11 @@ def train(options: argparse.Namespace) -> dict[str, float]:
 
 def _model_card(options: argparse.Namespace, model: LlamaForCausalLM, examples: int, loss: float) -> str:
     config = model.config
-    data = "the invented newswire of the udaciheadline package" if options.dataset == "embedded" else "the user's"
+    data = (
+        "the invented newswire of the udaciheadline package"
+        if options.dataset == "embedded"
+        else "a dataset of one's own"
+    )
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation
