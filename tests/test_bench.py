@@ -63,7 +63,7 @@ def processes_with(mark: str) -> list[str]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A session of every technique on a few articles, saved as a user would save it."""
     results = tmp_path_factory.mktemp("whole")
-    return results, bench(results, "--articles", "4", "--benchmark-autosave", "--profile")
+    return results, bench(results, "--articles", "4", "--benchmark-autosave")
 
 
 def test_a_whole_session_passes_and_prints_no_foreign_warning(whole) -> None:
@@ -130,12 +130,18 @@ def test_pytest_benchmark_compare_reads_the_results(whole) -> None:
     assert "test_latency[speculative]" in output.stdout
 
 
-def test_a_faulty_technique_costs_its_own_row_only(tmp_path: Path) -> None:
-    chosen = "raises,mend,oom,killed,gpu-only,kv-cache,target,hangs"
-    model = str(ROOT / "udaciheadline" / "assets" / "main")  # of one's own, so that there is no target
-    session = bench(tmp_path, *faulty(tmp_path, chosen), "--articles", "3", "--timeout", "12", "--model", model)
-    found = {name: record["status"] for name, record in records(tmp_path).items()}
-    assert found == {
+@pytest.fixture(scope="module")
+def beset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A session of a sound technique among faulty ones, with a model of one's own, so that there is no target."""
+    results = tmp_path_factory.mktemp("beset")
+    chosen = faulty(results, "raises,mend,oom,killed,gpu-only,kv-cache,target,hangs")
+    model = str(ROOT / "udaciheadline" / "assets" / "main")
+    return results, bench(results, *chosen, "--articles", "3", "--timeout", "12", "--model", model, "--profile")
+
+
+def test_a_faulty_technique_costs_its_own_row_only(beset) -> None:
+    results, session = beset
+    assert {name: record["status"] for name, record in records(results).items()} == {
         "raises": "crash",
         "mend": "error",
         "oom": "oom",
@@ -146,12 +152,26 @@ def test_a_faulty_technique_costs_its_own_row_only(tmp_path: Path) -> None:
         "hangs": "timeout",
     }
     assert session.returncode == 1
-    assert "FAILED bench/test_latency.py::test_latency[hangs]" in session.stdout
-    assert "FAILED bench/test_quality.py::test_rouge[killed]" in session.stdout
-    assert "FAILED bench/test_latency.py::test_latency[kv-cache]" not in session.stdout
-    assert "hangs: timeout: no answer within the 12 s of --timeout." in session.stdout
-    assert "gpu-only: skipped: it needs a CUDA GPU." in session.stdout
-    assert "target: skipped: it needs a target model: name one with --target." in session.stdout
+
+
+def test_the_tests_of_a_faulty_technique_fail_and_those_of_the_others_do_not(beset) -> None:
+    output = beset[1].stdout
+    assert "FAILED bench/test_latency.py::test_latency[hangs]" in output
+    assert "FAILED bench/test_quality.py::test_rouge[killed]" in output
+    assert "[kv-cache] - " not in output
+
+
+def test_the_report_says_why_a_row_is_missing(beset) -> None:
+    output = beset[1].stdout
+    assert "hangs: timeout: no answer within the 12 s of --timeout." in output
+    assert "gpu-only: skipped: it needs a CUDA GPU." in output
+    assert "target: skipped: it needs a target model: name one with --target." in output
+
+
+def test_profile_writes_a_trace_and_a_table(beset) -> None:
+    folder = beset[0] / "profile"
+    assert (folder / "kv-cache.json.gz").stat().st_size > 0
+    assert "Self CPU" in (folder / "kv-cache.txt").read_text("utf-8")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 2), (signal.SIGKILL, -signal.SIGKILL)])
@@ -204,12 +224,6 @@ def test_bad_input_ends_the_session_at_once_with_one_sentence(
     assert session.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"ERROR: {message}" in session.stdout + session.stderr
     assert "Traceback" not in session.stdout + session.stderr
-
-
-def test_profile_writes_a_trace_and_a_table_for_each_technique(whole) -> None:
-    folder = whole[0] / "profile"
-    assert (folder / "int8.json.gz").stat().st_size > 0
-    assert "Self CPU" in (folder / "int8.txt").read_text("utf-8")
 
 
 def test_collecting_the_benchmarks_imports_no_torch() -> None:
