@@ -79,7 +79,8 @@ def require_tables(thresholds: Mapping[str, Thresholds], wanted: Iterable[Techni
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the gates of one row look at. `exact` is the row that its tokens must repeat (None: not measured)."""
+    """What the gates of one row look at. `exact` is the row that its tokens must repeat (None: not measured), and then
+    the `reference` of its quality, too."""
 
     articles: Sequence[Article]
     answers: Answers

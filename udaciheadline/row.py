@@ -207,7 +207,8 @@ class Row:
         evidence = gates.Evidence(
             articles=self.run.articles,
             answers=own,
-            reference=reference,
+            # Speculative decoding is judged as what it stands in for, the target, and not against the smaller model.
+            reference=reference if exact is None else exact,
             exact_to=exact_to,
             exact=exact,
             dtype=self.run.spec.dtype,
