@@ -67,8 +67,8 @@ class Row:
 
     @property
     def rounds(self) -> int:
-        """One a measured article, and as many to warm up: kernels and plans are made for a shape when it first comes
-        (cuDNN's attention for each length), so a fresh engine is slow on every article that it has not seen."""
+        """One a measured article, and as many to warm up: on a GPU a fresh engine was slow on every article that it had
+        not seen (0.76 times the speed of an engine that had), as if kernels were prepared for each new length."""
         return len(self.run.articles)
 
     def next_round(self) -> int:
