@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
-from udaciheadline import models
+from udaciheadline import growth, models
 from udaciheadline.records import UsageError
 from udaciheadline.workers import redact
 
@@ -126,6 +126,23 @@ def test_a_name_that_can_be_no_hub_id_is_a_missing_folder_and_the_hub_is_not_ask
         models.resolve(name, "--draft")
 
 
+# -- resolve: shapes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["shape:llama-3.2-1b", "shape:llama-3.2-3b", "shape:llama-3.1-8b"])
+def test_a_shape_is_kept_and_remembers_the_role(name, no_hub):
+    assert models.resolve(name, "--model") == models.resolve(name, "--draft") == f"{name}/main"
+    assert models.resolve(name, "--target", "target") == f"{name}/target"
+
+
+@pytest.mark.parametrize("name", ["shape:llama-4", "shape:", "shape:llama-3.2-1b/main"])
+def test_an_unknown_shape_is_a_usage_error_that_names_the_option_and_the_choices(name, no_hub):
+    with pytest.raises(UsageError) as caught:
+        models.resolve(name, "--target", "target")
+    choices = "shape:llama-3.2-1b, shape:llama-3.2-3b, shape:llama-3.1-8b"
+    assert str(caught.value) == f"--target {name}: there is no such shape: choose from {choices}"
+
+
 # -- resolve: hub ids ------------------------------------------------------------------------------------------------
 
 
@@ -172,8 +189,9 @@ def test_a_token_in_the_hubs_own_words_is_redacted_before_they_are_shown(hub):
     assert shown.startswith("--model someone/some-model: the hub does not give it (Illegal header value")
 
 
-def test_resolving_imports_no_torch():
-    code = "import sys; from udaciheadline import models; models.resolve('embedded', '--model'); print(*sys.modules)"
+@pytest.mark.parametrize("name", ["embedded", "shape:llama-3.2-1b"])
+def test_resolving_imports_no_torch(name):
+    code = f"import sys; from udaciheadline import models; models.resolve({name!r}, '--model'); print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "udaciheadline.models" in output.split()
     assert not {"torch", "transformers"} & set(output.split())
@@ -197,6 +215,14 @@ def test_eos_serves_as_the_pad_token_of_a_tokenizer_that_has_none(main_copy):
     path.write_text(json.dumps(config))
     tokenizer = models.load_tokenizer(str(main_copy))
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == 1
+
+
+@pytest.mark.parametrize("role", ["main", "target"])
+def test_a_shape_has_the_tokenizer_of_the_embedded_model_of_its_role(role, no_hub):
+    grown = models.load_tokenizer(models.resolve("shape:llama-3.2-1b", "--model", role))
+    own = models.load_tokenizer(models.resolve("embedded", "--model", role))
+    assert grown.get_vocab() == own.get_vocab()
+    assert (grown.padding_side, grown.pad_token_id, grown.eos_token_id) == ("left", 2, 1)
 
 
 def test_a_broken_tokenizer_is_a_usage_error(main_copy):
@@ -224,6 +250,34 @@ def test_the_weights_are_those_of_the_file(main_checkpoint):
         assert torch.equal(loaded[name], weight.float()), name
 
 
+@pytest.fixture
+def small_shape(monkeypatch):
+    """The name of a shape that a test can load in no time."""
+    shape = growth.Shape(192, 6, 4, 1, 64, 512, 5000, True)
+    monkeypatch.setitem(growth.SHAPES, "small", shape)
+    return "shape:small"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_shape_is_loaded_like_a_checkpoint_and_ends_its_headlines_as_the_embedded_model_does(
+    small_shape, no_hub, dtype
+):
+    model = load(models.resolve(small_shape, "--model"), dtype=dtype)
+    assert {p.dtype for p in model.parameters()} == {getattr(torch, dtype)}
+    assert not model.training
+    assert model.config.hidden_size == 192
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    own = load(models.resolve("embedded", "--model"))
+    assert model.generation_config.to_dict() == own.generation_config.to_dict()
+    assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (1, 2)
+
+
+def test_a_shape_that_the_embedded_model_does_not_fit_into_is_a_usage_error(monkeypatch):
+    monkeypatch.setitem(growth.SHAPES, "tiny", growth.Shape(64, 1, 4, 1, 64, 64, 5000, True))
+    with pytest.raises(UsageError, match="the model cannot be grown"):
+        load(models.resolve("shape:tiny", "--model"))
+
+
 def test_a_checkpoint_with_missing_weights_is_refused_and_one_of_them_named(main_copy):
     name = "model.layers.2.mlp.up_proj.weight"
     edit_weights(main_copy, lambda weights: weights.pop(name))
@@ -231,6 +285,22 @@ def test_a_checkpoint_with_missing_weights_is_refused_and_one_of_them_named(main
         load(main_copy)
     assert name in str(caught.value)
     assert str(main_copy) in str(caught.value)
+
+
+def test_a_checkpoint_with_weights_that_the_model_has_no_place_for_is_refused_and_one_of_them_named(main_copy):
+    name = "model.layers.4.mlp.up_proj.weight"
+    edit_weights(main_copy, lambda weights: weights.update({name: torch.ones(2), "score.weight": torch.ones(2)}))
+    with pytest.raises(UsageError, match="2 weights have no place in it") as caught:
+        load(main_copy)
+    assert name in str(caught.value)
+    assert str(caught.value).startswith(f"{main_copy}: ")
+
+
+def test_the_rotary_frequencies_that_an_old_checkpoint_carries_are_ignored(main_copy, main_checkpoint):
+    old = {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.zeros(32) for i in range(4)}
+    edit_weights(main_copy, lambda weights: weights.update(old))
+    expected = load(main_checkpoint).model.rotary_emb.inv_freq
+    assert torch.equal(load(main_copy).model.rotary_emb.inv_freq, expected)
 
 
 def with_a_wrong_shape(folder):

@@ -1,4 +1,4 @@
-"""The only place that finds and loads a checkpoint: embedded, a folder, or a hub id.
+"""The only place that finds and loads a checkpoint: embedded, a folder, a hub id, or a shape that embedded is grown to.
 
 `resolve` runs in the parent and imports no torch; `load_model` and `load_tokenizer` run in the worker processes.
 Weights are read from safetensors only and remote code stays off, whatever the checkpoint asks for.
@@ -11,22 +11,30 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from udaciheadline import growth
 from udaciheadline.records import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded"
+SHAPE = "shape:"
 
 
 def resolve(name: str, option: str, role: str = "main") -> str:
     """The folder or hub id that `name` means; `role` says which embedded model ("main" or "target").
 
-    `option` is the command-line option it came from. Raises UsageError where there is no such checkpoint, or the hub
-    does not give it (gated, missing, unreachable).
+    A shape keeps its name and gets the role, "shape:llama-3.2-1b/main". `option` is the command-line option it came
+    from. Raises UsageError where there is no such checkpoint, or the hub does not give it (gated, missing,
+    unreachable).
     """
     if name == EMBEDDED:
-        return str(files("udaciheadline") / "assets" / role)
+        return _embedded(role)
+    if name.startswith(SHAPE):
+        if name.removeprefix(SHAPE) not in growth.SHAPES:
+            known = ", ".join(SHAPE + shape for shape in growth.SHAPES)
+            raise UsageError(f"{option} {name}: there is no such shape: choose from {known}")
+        return f"{name}/{role}"
     path = Path(name)
     if path.exists():
         return str(_checked_folder(path, option))
@@ -34,6 +42,10 @@ def resolve(name: str, option: str, role: str = "main") -> str:
         raise UsageError(f"{option} {name}: there is no such folder: give {EMBEDDED}, a checkpoint folder or a hub id")
     _ask_hub(name, option)
     return name
+
+
+def _embedded(role: str) -> str:
+    return str(files("udaciheadline") / "assets" / role)
 
 
 def _checked_folder(path: Path, option: str) -> Path:
@@ -79,8 +91,9 @@ def load_tokenizer(checkpoint: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint, padding on the left; where it has no pad token, EOS serves."""
     from transformers import AutoTokenizer
 
+    source = _embedded(checkpoint.rpartition("/")[2]) if checkpoint.startswith(SHAPE) else checkpoint
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint, padding_side="left", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
     except Exception as error:
         raise UsageError(f"{checkpoint}: its tokenizer cannot be loaded ({_first_line(error)})") from error
     if tokenizer.pad_token_id is None:
@@ -95,11 +108,15 @@ def load_model(checkpoint: str, *, device: str, dtype: str, quantization: Any = 
     cannot be read or do not fit the configuration: a model with missing weights would be measured as if it were whole.
     """
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
+    kind: Any = AutoModelForCausalLM
+    source: dict[str, Any] = {"pretrained_model_name_or_path": checkpoint}
+    if checkpoint.startswith(SHAPE):
+        kind, source = LlamaForCausalLM, _grown(checkpoint, device, dtype)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint,
+        loaded = kind.from_pretrained(
+            **source,
             dtype=getattr(torch, dtype),
             device_map={"": device},
             quantization_config=quantization,
@@ -116,7 +133,35 @@ def load_model(checkpoint: str, *, device: str, dtype: str, quantization: Any = 
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise UsageError(f"{checkpoint}: {len(missing)} weights are missing, {missing[0]} among them: save it again")
+    # Older checkpoints carry the rotary frequencies, which a model makes by itself.
+    if extra := sorted(name for name in loading["unexpected_keys"] if not name.endswith("rotary_emb.inv_freq")):
+        raise UsageError(
+            f"{checkpoint}: {len(extra)} weights have no place in it, {extra[0]} among them: mend its config.json"
+        )
     return cast("PreTrainedModel", model.eval())
+
+
+def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:
+    """What from_pretrained takes in the place of a folder for "shape:NAME/ROLE"."""
+    import torch
+    from safetensors.torch import load_file
+    from transformers import GenerationConfig, LlamaConfig
+
+    shape, _, role = checkpoint.removeprefix(SHAPE).partition("/")
+    folder = _embedded(role)
+    config, state = growth.grow(
+        LlamaConfig.from_pretrained(folder),
+        load_file(f"{folder}/model.safetensors"),
+        growth.SHAPES[shape],
+        device=device,
+        dtype=getattr(torch, dtype),
+    )
+    return {
+        "pretrained_model_name_or_path": None,
+        "config": config,
+        "state_dict": state,
+        "generation_config": GenerationConfig.from_pretrained(folder),
+    }
 
 
 def _first_line(error: BaseException) -> str:
