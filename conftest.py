@@ -1,5 +1,6 @@
 """Wires the package to pytest: command-line options, the fixtures of a run, and what it says on the terminal."""
 
+import argparse
 import contextlib
 import time
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from udaciheadline import articles, gates, models, quality, techniques, workers
+from udaciheadline import articles, gates, growth, models, quality, techniques, workers
+from udaciheadline.engines import ENGINES
 from udaciheadline.records import EngineSpec, Record, UsageError
 from udaciheadline.report import progress, table
 from udaciheadline.row import Row
@@ -20,19 +22,38 @@ ROOT = Path(__file__).parent
 SESSION = pytest.StashKey["BenchSession"]()
 
 
+def _batch_size(text: str) -> int | None:
+    try:
+        return None if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto: give one of them") from None
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("udaciheadline", "headline benchmark (pytest bench)")
+    shapes = "shape:NAME (embedded, grown to a true Llama's size: " + ", ".join(growth.SHAPES) + ")"
     add = group.addoption
     add("--technique", default="all", metavar="NAME[,NAME]", help="techniques to measure (default: all)")
     add("--dataset", default=articles.EMBEDDED, help="embedded, a .jsonl/.json/.csv/.parquet file, or a hub id")
     add("--articles", type=int, default=50, help="measure the first N usable articles (default: 50)")
     add("--text-column", default="short_description", help="column that the model reads")
     add("--headline-column", default="headline", help="column with the true headline")
-    add("--model", default=models.EMBEDDED, help="embedded, a checkpoint folder or a hub id")
+    add("--model", default=models.EMBEDDED, help=f"embedded, {shapes}, a checkpoint folder or a hub id")
     add("--target", help="larger model of the target and speculative rows (default: embedded with an embedded --model)")
     add("--draft", help="draft model of the speculative row (default: --model)")
     add("--max-new-tokens", type=int, default=25, help="longest headline, in tokens (default: 25)")
-    add("--batch-size", type=int, default=16, help="articles a batch in test_throughput (default: 16)")
+    add(
+        "--batch-size",
+        type=_batch_size,
+        metavar="N",
+        help="articles at a time in test_throughput; auto: the fastest (default: auto)",
+    )
+    add(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        help="of techniques that exist on several (default: %(default)s)",
+    )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
     dtypes = ("auto", "float32", "bfloat16", "float16")
     add(
@@ -59,8 +80,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         techniques.select(option.technique)
         for name in ("articles", "max_new_tokens", "batch_size"):
-            if getattr(option, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {getattr(option, name)}: give at least 1")
+            if (value := getattr(option, name)) is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: give at least 1")
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -73,6 +94,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "row" in metafunc.fixturenames:
         chosen = techniques.select(metafunc.config.option.technique)
         metafunc.parametrize("row", [technique.name for technique in chosen], indirect=True, scope="session")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest brings together the tests of each row
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is timed comes first, so that memory and quality are those of what was timed."""
+    timed = ("test_latency.py", "test_throughput.py")
+    items.sort(key=lambda item: item.path.name not in timed)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -115,18 +143,30 @@ class BenchSession:
             imports.submit(quality.metric)
             device, dtype = workers.choose_device(option.device, option.dtype)
         starting = time.perf_counter() - start  # all workers are forked from what this has built
-        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens)
+        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine)
         self.terminal: Any = config.pluginmanager.getplugin("terminalreporter")
         self._capture: Any = config.pluginmanager.getplugin("capturemanager")
         self.progress = progress.Progress(self._write, len(wanted), self.terminal.isatty)
-        has_floor = embedded and option.dataset == articles.EMBEDDED
+        self._grown = [name for name in (model, target) if name and name.startswith(models.SHAPE)]
+        has_floor = (embedded or model in self._grown) and option.dataset == articles.EMBEDDED
         settings = {
             "dataset": option.dataset,
             "articles": len(chosen.articles),
             "skipped_rows": chosen.skipped,
-            "batch_size": option.batch_size,
+            "batch_size": option.batch_size or "auto",
+            "grown_from_embedded_weights": bool(self._grown),
         }
-        self.run = Run(chosen, spec, thresholds, option.timeout or 600.0, settings, has_floor, self.progress, starting)
+        self.run = Run(
+            chosen,
+            spec,
+            thresholds,
+            option.timeout or 600.0,
+            settings,
+            has_floor,
+            batch_size=option.batch_size,
+            progress=self.progress,
+            useful_seconds=starting,
+        )
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
         self.records: list[Record] = []
         self.headlines: dict[str, list[str]] = {}
@@ -135,6 +175,8 @@ class BenchSession:
         """What the reader of the table must know beside it."""
         run = self.run
         lines = [f"{run.spec.dtype} on {run.environment.get('gpu', 'CPU')}. Articles: {self._option.dataset}."]
+        for name in self._grown:
+            lines.append(f"{name} is grown from embedded weights: true size and cost, the embedded model's headlines.")
         if len(run.articles) < self._option.articles:
             lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
         if run.skipped_rows:
@@ -156,7 +198,7 @@ class BenchSession:
         """Stores a row that has ended, and the tables with it."""
         record = row.record()
         self.records.append(record)
-        if record.measurement:
+        if record.scores:
             self.headlines[record.title] = [generation.headline for generation in row.generations]
         self.store.append(record)
         self.store.write_table(self.records, self.run.copy_rouge())

@@ -11,6 +11,8 @@ CLOCK = EngineClock()
 
 @pytest.mark.benchmark(group="latency", timer=CLOCK)
 def test_latency(benchmark: BenchmarkFixture, row: Row) -> None:
+    if row.technique.offline:
+        pytest.skip(f"{row.technique.title} takes all articles as one job: see test_throughput")
     row.extra_info = benchmark.extra_info
 
     def play(number: int) -> None:

@@ -1,4 +1,4 @@
-"""All articles in batches: how many headlines an offline job writes, per technique."""
+"""All articles as one job: how many headlines an offline job writes, per technique."""
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -11,16 +11,18 @@ ROUNDS = 3
 
 
 @pytest.mark.benchmark(group="throughput", timer=CLOCK)
-def test_throughput(benchmark: BenchmarkFixture, row: Row, pytestconfig: pytest.Config) -> None:
+def test_throughput(benchmark: BenchmarkFixture, row: Row) -> None:
     if not row.technique.batches:
         pytest.skip(f"{row.technique.title} takes one article at a time")
-    size = pytestconfig.getoption("batch_size")
+    size = row.batch_size
+    if row.technique.offline:
+        row.extra_info = benchmark.extra_info
     seconds: list[float] = []
 
     def play() -> None:
-        seconds.append(row.play_batches(size))
+        seconds.append(row.play_job(size))
         CLOCK.advance(seconds[-1])
 
     benchmark.pedantic(play, rounds=ROUNDS, warmup_rounds=1)
-    throughput = row.keep_throughput(size, seconds[-ROUNDS:])
-    benchmark.extra_info.update(batch_size=size, headlines_per_second=throughput.headlines_per_second)
+    throughput = row.keep_throughput(seconds[-ROUNDS:])
+    benchmark.extra_info.update(batch_size=throughput.batch_size, headlines_per_second=throughput.headlines_per_second)

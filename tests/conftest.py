@@ -1,6 +1,7 @@
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import settings
 
 from udaciheadline import models, newswire
-from udaciheadline.records import Article
+from udaciheadline.records import Article, EngineSpec
+from udaciheadline.techniques import techniques
 
 # Before torch is imported: two threads that wait for each other crawl on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -56,3 +58,14 @@ def tokenizer(main_checkpoint: str) -> Any:
 def news() -> tuple[Article, ...]:
     """A few articles of the embedded evaluation set."""
     return newswire.evaluation_articles()[:24]
+
+
+@pytest.fixture
+def spec(main_checkpoint: str, target_checkpoint: str) -> EngineSpec:
+    return EngineSpec(main_checkpoint, target_checkpoint, main_checkpoint, "cpu", "float32", max_new_tokens=8)
+
+
+@pytest.fixture
+def build(spec: EngineSpec) -> Callable[..., Any]:
+    """Builds the engine of a technique by name, on the embedded models."""
+    return lambda name, **changes: techniques()[name].build(replace(spec, **changes))

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from udaciheadline.records import Engine, EngineSpec, Generation, UsageError
+from udaciheadline.records import Engine, EngineSpec, Generation, Unsupported, UsageError
 from udaciheadline.techniques import Technique, techniques
 from udaciheadline.techniques.cache import build_kv_cache
 
@@ -20,6 +20,10 @@ def raises_while_building(spec: EngineSpec) -> Engine:
 
 def says_what_to_mend(spec: EngineSpec) -> Engine:
     raise UsageError("the checkpoint is torn: mend it")
+
+
+def is_not_for_this_model(spec: EngineSpec) -> Engine:
+    raise Unsupported("its layers are round, and this takes square ones")
 
 
 def runs_out_of_memory(spec: EngineSpec) -> Engine:
@@ -41,11 +45,11 @@ class _KilledAtThird:
         self.info, self.likelihood, self.close = self._engine.info, self._engine.likelihood, self._engine.close
         self._calls = 0
 
-    def generate(self, prompts: list[str]) -> list[Generation]:
+    def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         self._calls += 1
         if self._calls == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-        return self._engine.generate(prompts)
+        return self._engine.generate(prompts, batch_size)
 
 
 def killed_while_generating(spec: EngineSpec) -> Engine:
@@ -60,6 +64,7 @@ FAULTY = {
         Technique("oom", "Out of memory", 3, runs_out_of_memory),
         Technique("killed", "Killed", 4, killed_while_generating),
         Technique("gpu-only", "GPU only", 5, build_kv_cache, needs_cuda=True),
+        Technique("unsupported", "Unsupported", 6, is_not_for_this_model),
         Technique("hangs", "Hangs", 100, hangs),
     )
 }

@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from faulty import FAULTY
 
 from udaciheadline.store import NOTEBOOK_COLUMNS
+from udaciheadline.techniques import techniques
 
 ROOT = Path(__file__).parent.parent
+ARTICLES = 3
 
 
 def command(results: Path, *arguments: str) -> list[str]:
@@ -34,12 +38,12 @@ def bench(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
 
 
-def faulty(folder: Path, techniques: str) -> tuple[str, ...]:
-    """Arguments for `techniques`, those of `faulty.py` among them, which have a table without thresholds each."""
+def faulty(folder: Path, chosen: str) -> tuple[str, ...]:
+    """Arguments for the `chosen` techniques; those of `faulty.py` have a table without thresholds each."""
     gates = folder / "gates.toml"
     tables = "".join(f"\n[{name}]\n" for name in FAULTY)
     gates.write_text((ROOT / "bench" / "gates.toml").read_text("utf-8") + tables, "utf-8")
-    return "-p", "faulty", "--gates", str(gates), "--technique", techniques
+    return "-p", "faulty", "--gates", str(gates), "--technique", chosen
 
 
 def records(results: Path) -> dict[str, dict]:
@@ -47,23 +51,26 @@ def records(results: Path) -> dict[str, dict]:
     return {record["technique"]: record for record in map(json.loads, lines)}
 
 
-def processes_with(mark: str) -> list[str]:
-    """The processes that inherited an environment variable of this value."""
-    found = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if mark.encode() in environ.read_bytes():
-                found.append(environ.parent.name)
-        except OSError:
-            continue
-    return found
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """The session of `beset`, which mostly waits: it runs beside the one of `whole`."""
+    results = tmp_path_factory.mktemp("beset")
+    chosen = faulty(results, "raises,mend,oom,killed,gpu-only,unsupported,kv-cache,target,hangs")
+    model = str(ROOT / "udaciheadline" / "assets" / "main")
+    options = "--articles", "3", "--timeout", "15", "--batch-size", "auto", "--model", model, "--profile"
+    with subprocess.Popen(
+        command(results, *chosen, *options), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield results, process
+        process.kill()
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A session of every technique on a few articles, saved as a user would save it."""
+def whole(tmp_path_factory: pytest.TempPathFactory, beside) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A session of every technique on a few articles, saved as a user would save it. The only one here that compiles:
+    that takes longer than all the rest of it."""
     results = tmp_path_factory.mktemp("whole")
-    return results, bench(results, "--articles", "4", "--benchmark-autosave")
+    return results, bench(results, "--articles", str(ARTICLES), "--benchmark-autosave")
 
 
 def test_a_whole_session_passes_and_prints_no_foreign_warning(whole) -> None:
@@ -77,20 +84,48 @@ def test_a_whole_session_passes_and_prints_no_foreign_warning(whole) -> None:
 def test_every_technique_leaves_a_record_with_speed_memory_quality_and_verdicts(whole) -> None:
     results, _ = whole
     found = records(results)
-    names = ["baseline", "kv-cache", "pruned", "int8", "fp4", "nf4", "target", "speculative"]
-    assert list(found) == names
-    for record in found.values():
+    assert list(found) == list(techniques())
+    static = found.pop("static-cache")
+    assert (static["status"], static["reason"]) == ("skipped", "it needs a CUDA GPU")
+    for name, record in found.items():
         assert record["status"] == "ok"
-        assert record["measurement"]["count"] == 4
+        assert record["measurement"] is None if name == "compiled-batch" else record["measurement"]["count"] == ARTICLES
+        assert (record["throughput"] is not None) == techniques()[name].batches
         assert record["memory"]["host_peak_bytes"] > record["build"]["weights_bytes"]
         assert 0 < record["scores"]["rouge"]["rouge1"]["value"] <= 1
         assert record["verdicts"]
 
 
+def test_the_rows_of_the_compiled_engine_say_so(whole) -> None:
+    engines = {name: record["engine"] for name, record in records(whole[0]).items()}
+    assert {name for name, engine in engines.items() if engine == "compiled"} == {"compiled", "compiled-batch"}
+
+
+def test_the_share_of_what_the_device_could_do_is_that_of_a_possible_device(whole) -> None:
+    """A row above the limit would mean that the limit, or the time, is wrong."""
+    for record in records(whole[0]).values():
+        if (m := record["measurement"]) and m["limit_seconds"] is not None:
+            assert 0 < m["limit_seconds"] < m["average_seconds"]
+        if t := record["throughput"]:
+            assert t["limit_per_second"] > t["headlines_per_second"] > 0
+
+
+def test_an_offline_rows_headlines_and_figures_stand_beside_the_others(whole) -> None:
+    headlines = list(csv.DictReader((whole[0] / "headlines.csv").open(encoding="utf-8")))
+    assert [row["Compiled, Offline"] for row in headlines] == [row["KV Caching"] for row in headlines]
+    (saved,) = whole[0].glob("*/0001_*.json")
+    benchmarks = {b["name"]: b for b in json.loads(saved.read_text("utf-8"))["benchmarks"]}
+    assert "test_latency[compiled-batch]" not in benchmarks
+    info = benchmarks["test_throughput[compiled-batch]"]["extra_info"]
+    assert info["status"] == "ok"
+    assert info["batch_size"] == info["throughput.batch_size"] == ARTICLES
+
+
 def test_exact_techniques_repeat_the_tokens_of_the_row_they_are_exact_to(whole) -> None:
     found = records(whole[0])
     parity = {n: v["status"] for n, r in found.items() for v in r["verdicts"] if v["gate"] == "parity"}
-    assert parity == {"baseline": "pass", "kv-cache": "pass", "speculative": "pass"}
+    exact = ("baseline", "kv-cache", "compiled", "compiled-batch", "speculative")
+    assert parity == dict.fromkeys(exact, "pass")
 
 
 def test_speculation_reports_what_was_drafted_and_its_speed_over_the_target(whole) -> None:
@@ -108,7 +143,7 @@ def test_the_csv_begins_with_the_columns_of_the_notebook(whole) -> None:
 
 def test_the_headlines_stand_side_by_side(whole) -> None:
     rows = list(csv.DictReader((whole[0] / "headlines.csv").open(encoding="utf-8")))
-    assert len(rows) == 4
+    assert len(rows) == ARTICLES
     assert {"article", "reference", "Baseline", "Speculative Decoding"} <= rows[0].keys()
 
 
@@ -131,41 +166,50 @@ def test_pytest_benchmark_compare_reads_the_results(whole) -> None:
 
 
 @pytest.fixture(scope="module")
-def beset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A session of a sound technique among faulty ones, with a model of one's own, so that there is no target."""
-    results = tmp_path_factory.mktemp("beset")
-    chosen = faulty(results, "raises,mend,oom,killed,gpu-only,kv-cache,target,hangs")
-    model = str(ROOT / "udaciheadline" / "assets" / "main")
-    return results, bench(results, *chosen, "--articles", "3", "--timeout", "12", "--model", model, "--profile")
+def beset(beside) -> tuple[Path, int, str]:
+    """A session of a sound technique among faulty ones, with a model of one's own, so that there is no target: its
+    results, exit code and output."""
+    results, process = beside
+    output, _ = process.communicate(timeout=300)
+    return results, process.returncode, output
 
 
 def test_a_faulty_technique_costs_its_own_row_only(beset) -> None:
-    results, session = beset
+    results, code, _ = beset
     assert {name: record["status"] for name, record in records(results).items()} == {
         "raises": "crash",
         "mend": "error",
         "oom": "oom",
         "killed": "crash",
         "gpu-only": "skipped",
+        "unsupported": "skipped",
         "kv-cache": "ok",
         "target": "skipped",
         "hangs": "timeout",
     }
-    assert session.returncode == 1
+    assert code == 1
 
 
 def test_the_tests_of_a_faulty_technique_fail_and_those_of_the_others_do_not(beset) -> None:
-    output = beset[1].stdout
+    output = beset[2]
     assert "FAILED bench/test_latency.py::test_latency[hangs]" in output
     assert "FAILED bench/test_quality.py::test_rouge[killed]" in output
     assert "[kv-cache] - " not in output
+    assert "[unsupported] - " not in output
 
 
 def test_the_report_says_why_a_row_is_missing(beset) -> None:
-    output = beset[1].stdout
-    assert "hangs: timeout: no answer within the 12 s of --timeout." in output
+    output = beset[2]
+    assert "hangs: timeout: no answer within the 15 s of --timeout." in output
     assert "gpu-only: skipped: it needs a CUDA GPU." in output
+    assert "unsupported: skipped: its layers are round, and this takes square ones." in output
     assert "target: skipped: it needs a target model: name one with --target." in output
+
+
+def test_a_technique_that_is_not_for_the_model_says_so_in_its_record(beset) -> None:
+    record = records(beset[0])["unsupported"]
+    assert record["reason"] == "its layers are round, and this takes square ones"
+    assert record["measurement"] is record["throughput"] is record["scores"] is None
 
 
 def test_profile_writes_a_trace_and_a_table(beset) -> None:
@@ -174,37 +218,69 @@ def test_profile_writes_a_trace_and_a_table(beset) -> None:
     assert "Self CPU" in (folder / "kv-cache.txt").read_text("utf-8")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 2), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_session_cut_short_keeps_the_finished_rows_and_leaves_no_process(
-    tmp_path: Path, number: int, code: int
-) -> None:
-    mark = uuid.uuid4().hex
-    session = subprocess.Popen(
-        command(tmp_path, *faulty(tmp_path, "kv-cache,hangs"), "--articles", "2"),
-        cwd=ROOT,
-        env=environment(MARK_OF_THIS_TEST=mark),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        kept = tmp_path / "records.jsonl"
-        for _ in range(600):
-            if kept.exists() and kept.read_text("utf-8"):
-                break
-            time.sleep(0.1)
-        time.sleep(1)  # into the row that hangs
-        os.killpg(session.pid, number) if number == signal.SIGINT else session.kill()
-        assert session.wait(timeout=30) == code
-        for _ in range(100):
-            if not processes_with(mark):
-                break
-            time.sleep(0.1)
-        assert processes_with(mark) == []
-    finally:
-        for pid in processes_with(mark):
+@dataclass
+class Hanging:
+    """A session with a row to keep and then one that hangs."""
+
+    results: Path
+    mark: str  # all its processes carry it in their environment
+    process: subprocess.Popen[bytes]
+
+    def processes(self) -> list[str]:
+        found = []
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if self.mark.encode() in environ.read_bytes():
+                    found.append(environ.parent.name)
+            except OSError:
+                continue
+        return found
+
+
+@pytest.fixture(scope="module")
+def hanging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Hanging]]:
+    """One session for each of the signals below, side by side."""
+    sessions = []
+    for number in range(2):
+        results, mark = tmp_path_factory.mktemp(f"hanging{number}"), uuid.uuid4().hex
+        chosen = faulty(results, "kv-cache,hangs")
+        process = subprocess.Popen(
+            command(results, *chosen, "--articles", "2", "--batch-size", "1"),
+            cwd=ROOT,
+            env=environment(MARK_OF_THIS_TEST=mark),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        sessions.append(Hanging(results, mark, process))
+    yield sessions
+    for session in sessions:
+        for pid in session.processes():
             os.kill(int(pid), signal.SIGKILL)
-    assert list(records(tmp_path)) == ["kv-cache"]
+        session.process.wait()
+
+
+@pytest.mark.parametrize(("index", "number", "code"), [(0, signal.SIGINT, 2), (1, signal.SIGKILL, -signal.SIGKILL)])
+def test_a_session_cut_short_keeps_the_finished_rows_and_leaves_no_process(
+    hanging: list[Hanging], index: int, number: int, code: int
+) -> None:
+    session = hanging[index]
+    kept = session.results / "records.jsonl"
+    for _ in range(600):
+        if kept.exists() and kept.read_text("utf-8"):
+            break
+        time.sleep(0.1)
+    time.sleep(1)  # into the row that hangs
+    process = session.process
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.kill()
+    assert process.wait(timeout=30) == code
+    for _ in range(100):
+        if not session.processes():
+            break
+        time.sleep(0.1)
+    assert session.processes() == []
+    (record,) = records(session.results).values()
+    assert (record["technique"], record["throughput"]["batch_size"]) == ("kv-cache", 1)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +289,7 @@ def test_a_session_cut_short_keeps_the_finished_rows_and_leaves_no_process(
         (["--technique", "teleport"], "--technique 'teleport': there is no such technique: choose from baseline"),
         (["--dataset", "missing.jsonl"], "missing.jsonl: there is no such file"),
         (["--articles", "0"], "--articles 0: give at least 1"),
+        (["--batch-size", "0"], "--batch-size 0: give at least 1"),
         (["--model", "./nowhere/at/all"], "--model ./nowhere/at/all: there is no such folder"),
         (["--target", "bench"], "--target bench: it has no config.json"),
     ],
@@ -223,6 +300,22 @@ def test_bad_input_ends_the_session_at_once_with_one_sentence(
     session = bench(tmp_path, *arguments)
     assert session.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"ERROR: {message}" in session.stdout + session.stderr
+    assert "Traceback" not in session.stdout + session.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch-size", "x"], "argument --batch-size: 'x' is neither a number nor auto"),
+        (["--engine", "nonsense"], "argument --engine: invalid choice: 'nonsense' (choose from "),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_one_sentence_below_the_usage(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    session = bench(tmp_path, *arguments)
+    assert session.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"error: {message}" in session.stderr
     assert "Traceback" not in session.stdout + session.stderr
 
 

@@ -2,18 +2,32 @@ import math
 import mmap
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rows import generation
 
 from udaciheadline import measure
-from udaciheadline.measure import P99_MIN_COUNT, EngineClock, MemoryMeter, log_ratios, quantile, summarise
-from udaciheadline.records import Generation, Measurement
+from udaciheadline.measure import (
+    P99_MIN_COUNT,
+    EngineClock,
+    MemoryMeter,
+    device_limits,
+    is_out_of_memory,
+    limit_per_second,
+    limit_seconds,
+    log_ratios,
+    quantile,
+    summarise,
+)
+from udaciheadline.records import BuildInfo, Generation, Limits, Measurement
 
 # -- clocks ----------------------------------------------------------------------------------------------------------
 
@@ -109,6 +123,59 @@ def test_where_the_kernel_cannot_reset_the_peak_none_is_reported(monkeypatch: py
     meter = MemoryMeter("cpu")
     meter.reset()
     assert meter.peak().host_peak_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), True),
+        (RuntimeError("the shapes do not match"), False),
+        (ValueError("memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_other_errors(error: Exception, is_one: bool) -> None:
+    assert is_out_of_memory(error) is is_one
+
+
+# -- what the device can do ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_limits_of_a_cpu_are_possible_figures(dtype: str) -> None:
+    limits = device_limits("cpu", dtype, 2**16)
+    assert 1e6 < limits.bytes_per_second < 1e14
+    assert 1e6 < limits.flops_per_second < 1e15
+
+
+INFO = BuildInfo(parameters=30, weights_bytes=120, pass_bytes=100, layer_parameters=20, head_parameters=10)
+LIMITS = Limits(bytes_per_second=1000.0, flops_per_second=10_000.0)
+TWO = [
+    generation(token_ids=(1,) * 4, prompt_tokens=7),
+    generation(token_ids=(1,) * 2, prompt_tokens=5),
+]
+
+
+def test_the_limit_of_a_headline_is_that_of_reading_the_weights_once_for_each_of_its_new_tokens() -> None:
+    """6 new tokens of 100 bytes at 1000 bytes a second are 0.6 s for two headlines."""
+    assert limit_seconds(INFO, TWO, LIMITS) == pytest.approx(0.3)
+
+
+def test_the_limit_of_a_rate_is_that_of_two_operations_a_parameter_and_token() -> None:
+    """12 tokens of prompts and 6 - 2 new ones are read, through 20 parameters; 6 are written, through 10."""
+    operations = 2 * (16 * 20 + 6 * 10)
+    assert limit_per_second(INFO, TWO, LIMITS) == pytest.approx(2 * 10_000 / operations)
+
+
+@pytest.mark.parametrize("limit", [limit_seconds, limit_per_second])
+def test_without_the_bytes_of_a_pass_there_is_no_limit(limit: Callable[..., float | None]) -> None:
+    assert limit(replace(INFO, pass_bytes=None), TWO, LIMITS) is None
+
+
+@pytest.mark.parametrize("limit", [None, 0.25])
+def test_a_measurement_carries_its_limit(limit: float | None) -> None:
+    assert summarise(rounds(1.0), rounds(1.0), limit).limit_seconds == limit
 
 
 # -- what the times amount to ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import pandas
 import pytest
-from rows import ARTICLES, MEASUREMENT, RECORD, SCORES, broken
+from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, broken
 
 import udaciheadline
 from udaciheadline.records import BuildInfo, Memory, UsageError, Verdict
@@ -156,7 +156,7 @@ HOLES = replace(
     RECORD,
     measurement=replace(MEASUREMENT, speed_up=WITHOUT_INTERVAL),
     speed_up_over={"baseline": WITHOUT_INTERVAL},
-    build=BuildInfo(1, 1, {"sparsity": math.nan}),
+    build=BuildInfo(1, 1, details={"sparsity": math.nan}),
     scores=replace(SCORES, rouge1_detectable_loss=math.nan),
     verdicts=[Verdict("parity", "not judged", math.nan, 1.0, "not measured")],
     settings={"thresholds": [0.5, math.nan], "nested": {"pair": (math.nan, 1.0)}},
@@ -201,6 +201,19 @@ def test_a_measured_row_has_the_notebooks_figures_in_its_units(results: pandas.D
     seconds = (row["Avg Latency"], row["P99 Latency"])
     assert [float(value) for value in (*seconds, row["Throughput"])] == [0.125, 0.25, 8.0]
     assert [float(row[kind]) for kind in ("rouge1", "rouge2", "rougeL", "rougeLsum")] == [0.5, 0.51, 0.52, 0.53]
+
+
+def test_an_offline_row_fills_the_notebooks_throughput_and_leaves_its_latencies_empty(store: Store) -> None:
+    store.write_table([OFFLINE], COPY_ROUGE)
+    row = pandas.read_csv(store.folder / "results.csv", dtype=str, keep_default_na=False).iloc[0]
+    assert (row["Avg Latency"], row["P99 Latency"], row["Throughput"]) == ("", "", "80.0")
+    assert row["rouge1"] == "0.5"
+    assert row["throughput.limit_per_second"] == "320.0"
+
+
+@pytest.mark.parametrize("engine", ["transformers", "compiled"])
+def test_a_column_names_the_engine(engine: str) -> None:
+    assert table_row(replace(RECORD, engine=engine))["engine"] == engine
 
 
 @pytest.mark.parametrize(

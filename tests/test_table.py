@@ -3,7 +3,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from rows import ARTICLES, MEASUREMENT, RECORD, broken
+from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, broken
 
 from udaciheadline.records import BuildInfo, Memory, Record, Verdict
 from udaciheadline.report.table import samples, table
@@ -43,9 +43,11 @@ def legend(written: str) -> str:
     [
         ("avg", "125.0"),
         ("first", "31.2"),
-        ("rate", "8.00"),
         ("x kv-cache", "2.00 ±0.10"),
         ("x baseline", "3.00 ±0.50"),
+        ("offline", "40"),
+        ("limit", "25.0%"),
+        ("left", "93.8"),
         ("weights", "3.0"),
         ("peak", "700"),
         ("ROUGE-1", "0.500"),
@@ -57,6 +59,40 @@ def legend(written: str) -> str:
 )
 def test_a_row_shows_speed_memory_and_quality_side_by_side(column: str, cell: str) -> None:
     assert cells(text(RECORD), "pruned")[column] == cell
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [
+        ("avg", ""),
+        ("p99", ""),
+        ("first", ""),
+        ("x kv-cache", ""),
+        ("x baseline", ""),
+        ("offline", "80"),
+        ("limit", "25.0%"),
+        ("left", "9.4"),
+        ("peak", "700"),
+        ("ROUGE-1", "0.500"),
+        ("gates", "pass"),
+    ],
+)
+def test_an_offline_row_has_no_latency_and_is_held_against_the_limit_of_its_rate(column: str, cell: str) -> None:
+    """80 of 320 headlines a second: 12.5 ms each, where 3.125 ms would do."""
+    assert cells(text(OFFLINE), "compiled-batch")[column] == cell
+
+
+def test_a_row_without_a_limit_shows_neither_its_share_nor_what_is_left() -> None:
+    without = replace(RECORD, measurement=replace(MEASUREMENT, limit_seconds=None))
+    offline = replace(OFFLINE, throughput=replace(OFFLINE.throughput, limit_per_second=None))
+    for record in (without, offline):
+        row = cells(text(record), record.technique)
+        assert (row["limit"], row["left"]) == ("", "")
+
+
+def test_a_measured_row_is_held_against_the_limit_of_its_latency_and_not_of_its_offline_rate() -> None:
+    both = replace(RECORD, throughput=OFFLINE.throughput)
+    assert cells(text(both), "pruned")["left"] == "93.8"
 
 
 def test_rows_stand_in_the_order_given_and_copying_the_description_is_the_last() -> None:
@@ -139,6 +175,44 @@ def test_the_number_of_articles_stands_below() -> None:
     assert "n = 8 articles" in legend(text(SKIPPED, RECORD))
 
 
+def test_the_legend_explains_offline_and_limit_and_says_how_many_articles_were_written_at_a_time() -> None:
+    below = legend(text(RECORD, OFFLINE))
+    assert "Offline: headlines a second, all articles as one job; " in below
+    assert "articles at a time: pruned 16, compiled-batch 8." in below
+    assert "Limit: share of what the device, measured in this session, would do" in below
+    assert "left: milliseconds a headline above that." in below
+
+
+def test_without_an_offline_job_the_legend_does_not_speak_of_it() -> None:
+    assert "Offline:" not in text(replace(RECORD, throughput=None))
+
+
+def test_a_batch_size_that_did_not_fit_in_memory_is_told() -> None:
+    refused = replace(OFFLINE, throughput=replace(OFFLINE.throughput, refused_batch_size=64))
+    line = "compiled-batch: 64 articles at a time did not fit in memory."
+    assert line in legend(text(refused)).splitlines()
+    assert "did not fit" not in text(RECORD, OFFLINE)
+
+
+def test_the_legend_says_which_rows_ran_on_the_compiled_engine() -> None:
+    pruned = replace(RECORD, engine="compiled")
+    line = "On the compiled engine: pruned, compiled-batch; the others on transformers."
+    assert line in legend(text(SKIPPED, pruned, OFFLINE)).splitlines()
+    assert "compiled engine" not in text(RECORD)
+
+
+def test_an_offline_row_is_compared_with_the_offline_rate_of_the_reference() -> None:
+    reference = replace(RECORD, technique="kv-cache")
+    line = "compiled-batch: 2.00 times the offline rate of kv-cache."
+    assert line in legend(text(reference, OFFLINE)).splitlines()
+    assert "times the offline rate" not in text(reference, RECORD)
+
+
+@pytest.mark.parametrize("others", [(), (replace(RECORD, technique="kv-cache", throughput=None),)])
+def test_without_the_reference_rate_an_offline_row_is_compared_with_nothing(others: tuple[Record, ...]) -> None:
+    assert "times the offline rate" not in text(*others, OFFLINE)
+
+
 def test_speculative_decoding_says_how_much_was_accepted_and_what_it_gains_over_its_target() -> None:
     line = "speculative: 200 tokens drafted, 150 accepted (75.0%); 1.50 ±0.12 times the speed of the target alone."
     assert line in legend(text(SPECULATIVE)).splitlines()
@@ -154,7 +228,7 @@ def test_a_row_without_a_draft_says_nothing_of_acceptance() -> None:
 
 
 def test_a_pruned_row_says_how_much_is_zero() -> None:
-    build = BuildInfo(1000, 2**20, {"sparsity": 0.5, "model_sparsity": 0.123})
+    build = BuildInfo(1000, 2**20, details={"sparsity": 0.5, "model_sparsity": 0.123})
     line = "pruned: 50.0% of the pruned matrices is zero, 12.3% of the model."
     assert line in legend(text(replace(RECORD, build=build))).splitlines()
     assert "pruned matrices" not in text(RECORD)

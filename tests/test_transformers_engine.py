@@ -11,6 +11,7 @@ import torch
 
 from udaciheadline import measure
 from udaciheadline.engines import transformers as module
+from udaciheadline.engines._texts import LIKELIHOOD_BATCH
 from udaciheadline.engines.transformers import TransformersEngine
 from udaciheadline.models import load_model, load_tokenizer
 from udaciheadline.prompts import completion_for, extract_headline, prompt_for
@@ -192,7 +193,7 @@ def test_likelihood_does_not_depend_on_what_else_is_in_the_batch(engine, news, p
     headlines = [article.headline for article in news]
     alone = [engine.likelihood([p], [h])[0] for p, h in zip(prompts, headlines, strict=True)]
     together = engine.likelihood(prompts, headlines)
-    assert len(prompts) > module.LIKELIHOOD_BATCH
+    assert len(prompts) > LIKELIHOOD_BATCH
     assert together == pytest.approx(alone, rel=1e-3, abs=1e-5)
     assert engine.likelihood(prompts[::-1], headlines[::-1]) == pytest.approx(alone[::-1], rel=1e-3, abs=1e-5)
 

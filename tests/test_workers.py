@@ -54,6 +54,7 @@ def test_a_worker_runs_in_a_process_of_its_own_that_close_ends(worker: Worker) -
         ("raises", "crash", "ValueError: the weights are upside down"),
         ("mend", "error", "the checkpoint is torn: mend it"),
         ("oom", "oom", "memory"),
+        ("unsupported", "skipped", "^its layers are round, and this takes square ones$"),
     ],
 )
 def test_a_build_that_fails_says_why(spec: EngineSpec, technique: str, status: str, reason: str) -> None:

@@ -89,7 +89,7 @@ class Evidence:
     exact: Answers | None
     dtype: str
     weights_ratio: float
-    speed_up: Estimate
+    speed_up: Estimate | None
 
 
 def judge(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
@@ -192,9 +192,9 @@ def _weights(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
 
 
 def _speed(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
-    if (least := thresholds.speed_up_min) is None:
-        return []
     measured = evidence.speed_up
+    if (least := thresholds.speed_up_min) is None or measured is None:
+        return []
     text = f"{{m:.2f}}x the reference's speed (95 % interval to {measured.high:.2f}), at least {{r:g}} required"
     return [_verdict("speed", not measured.high < least, measured.value, least, text)]
 

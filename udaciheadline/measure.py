@@ -6,14 +6,16 @@ are taken where the model runs, so moving prompts and headlines between processe
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from udaciheadline.records import Generation, Measurement, Memory
+from udaciheadline.records import BuildInfo, Generation, Limits, Measurement, Memory
 from udaciheadline.statistics import geometric_mean
 
 # Below 299 values a 99th percentile has no 95 % upper confidence bound (1 - 0.99**299 = 0.95): it is marked.
 P99_MIN_COUNT = 299
+LIMIT_REPEATS = 10
+LIMIT_BYTES = 2**30  # more than any cache, and little beside a model that just fits
 
 
 def synchronize(device: str) -> None:
@@ -89,6 +91,59 @@ class MemoryMeter:
         return Memory(allocated, reserved, host)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device or the host has no memory left."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def device_limits(device: str, dtype: str, size_bytes: int) -> Limits:
+    """What `device` can do, in the torch dtype named `dtype`: a second or less of work.
+
+    The bandwidth is that of memory as large as the weights (`size_bytes`), since a model that fits in a cache is read
+    from there: the best of copying it (read and written) and of adding it up (read).
+    """
+    import torch
+
+    def seconds(function: Callable[[], object]) -> float:
+        function()
+        times = []
+        for _ in range(LIMIT_REPEATS):
+            start = now(device)
+            function()
+            times.append(now(device) - start)
+        return min(times)
+
+    kind = getattr(torch, dtype)
+    size_bytes = min(size_bytes, LIMIT_BYTES)
+    source = torch.randn(size_bytes // kind.itemsize, device=device, dtype=kind)
+    target = torch.empty_like(source)
+    bandwidth = max(2 * size_bytes / seconds(lambda: target.copy_(source)), size_bytes / seconds(source.sum))
+    n = 8192 if device == "cuda" else 1024
+    a, b = (torch.randn(n, n, device=device, dtype=kind) for _ in range(2))
+    rate = 2 * n**3 / seconds(lambda: a @ b)
+    return Limits(bandwidth, rate)
+
+
+def limit_seconds(info: BuildInfo, generations: Sequence[Generation], limits: Limits) -> float | None:
+    """Seconds a headline to read the weights once for each new token: no batch of one can be faster."""
+    if info.pass_bytes is None:
+        return None
+    tokens = sum(len(g.token_ids) for g in generations)
+    return tokens * info.pass_bytes / limits.bytes_per_second / len(generations)
+
+
+def limit_per_second(info: BuildInfo, generations: Sequence[Generation], limits: Limits) -> float | None:
+    """Headlines a second if only the matrix products took time: two operations a parameter and token."""
+    if info.pass_bytes is None:
+        return None
+    new = sum(len(g.token_ids) for g in generations)
+    read = sum(g.prompt_tokens for g in generations) + new - len(generations)  # the last token is never read
+    operations = 2 * (info.layer_parameters * read + info.head_parameters * new)
+    return len(generations) * limits.flops_per_second / operations
+
+
 def quantile(sorted_values: Sequence[float], q: float) -> float:
     """The notebook's percentile: the value at index `int(q * n)`, the last where that is past the end."""
     return sorted_values[min(int(q * len(sorted_values)), len(sorted_values) - 1)]
@@ -99,8 +154,10 @@ def log_ratios(reference: Sequence[Generation], technique: Sequence[Generation])
     return [math.log(r.seconds / t.seconds) for r, t in zip(reference, technique, strict=True)]
 
 
-def summarise(technique: Sequence[Generation], reference: Sequence[Generation]) -> Measurement:
-    """What one round an article, paired with the reference, amounts to."""
+def summarise(
+    technique: Sequence[Generation], reference: Sequence[Generation], limit: float | None = None
+) -> Measurement:
+    """What one round an article, paired with the reference, amounts to; `limit` as in `limit_seconds`."""
     seconds = sorted(g.seconds for g in technique)
     total = math.fsum(seconds)
     tokens = sum(len(g.token_ids) for g in technique)
@@ -122,4 +179,5 @@ def summarise(technique: Sequence[Generation], reference: Sequence[Generation]) 
         drafted=drafted,
         accepted=accepted,
         acceptance_rate=accepted / drafted if drafted else None,
+        limit_seconds=limit,
     )

@@ -10,6 +10,10 @@ class UsageError(Exception):
     """Something the user gave cannot be used; the message is one sentence that names the thing and the mend."""
 
 
+class Unsupported(Exception):
+    """A technique cannot be used on this model or machine; the message is one sentence that says why."""
+
+
 @dataclass(frozen=True)
 class Article:
     """One row of a dataset: the `headline` is the reference, `short_description` is what the model reads."""
@@ -25,7 +29,8 @@ class Article:
 @dataclass(frozen=True)
 class EngineSpec:
     """What an engine is built from. `model`, `draft` and `target` are checkpoints as `models.resolve` returns
-    them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row."""
+    them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row; `engine`
+    is "transformers" or "compiled", for techniques that exist on both."""
 
     model: str
     target: str | None
@@ -33,6 +38,7 @@ class EngineSpec:
     device: str
     dtype: str
     max_new_tokens: int = 25
+    engine: str = "transformers"
 
 
 @dataclass(frozen=True)
@@ -40,8 +46,9 @@ class Generation:
     """What an engine made of one prompt.
 
     `token_ids` are the new tokens up to and including the end-of-sequence token, `seconds` the device-synchronised
-    time of the whole call (shared by all prompts of a batch), `first_token_seconds` the part until the first new
-    token was there. `drafted` and `accepted` count draft tokens where a draft model helps.
+    time of the whole call (shared by all its prompts), `first_token_seconds` the part until the first new token was
+    there. `drafted` and `accepted` count draft tokens where a draft model helps; `batch_size` is how many prompts
+    were worked on at a time.
     """
 
     headline: str
@@ -50,14 +57,24 @@ class Generation:
     first_token_seconds: float
     drafted: int = 0
     accepted: int = 0
+    batch_size: int = 1
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True)
 class BuildInfo:
-    """What a freshly built engine says of itself. `details` are a technique's own figures (sparsity, ...)."""
+    """What a freshly built engine says of itself.
+
+    `pass_bytes` is what one forward pass must read of the weights (None where a headline takes passes of two models);
+    every token is multiplied with `layer_parameters` of them, every new token with `head_parameters` too. `details`
+    are a technique's own figures (sparsity, ...).
+    """
 
     parameters: int
     weights_bytes: int
+    pass_bytes: int | None = None
+    layer_parameters: int = 0
+    head_parameters: int = 0
     details: dict[str, float] = field(default_factory=dict)
 
 
@@ -72,10 +89,20 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What the device can do, measured: bytes a second to and from its memory, and floating-point operations a second
+    in matrix products of the session's dtype."""
+
+    bytes_per_second: float
+    flops_per_second: float
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What the timed run of one technique amounts to: one article a round, times as in `Generation`.
 
-    `speed_up` is the geometric mean over articles of the reference's seconds over the technique's.
+    `speed_up` is the geometric mean over articles of the reference's seconds over the technique's. `limit_seconds` is
+    what a headline would take if nothing but reading the weights once a new token took time.
     """
 
     count: int
@@ -94,6 +121,7 @@ class Measurement:
     drafted: int
     accepted: int
     acceptance_rate: float | None
+    limit_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -129,12 +157,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Throughput:
-    """All articles in batches of `batch_size`: the median of `rounds` rounds."""
+    """All articles as one job, `batch_size` at a time: the median of `rounds` rounds.
+
+    `refused_batch_size` is a larger one that did not fit in memory. `limit_per_second` is how many headlines there
+    would be if nothing but the arithmetic of matrix products took time.
+    """
 
     batch_size: int
     rounds: int
     headlines_per_second: float
     new_tokens_per_second: float
+    refused_batch_size: int | None = None
+    limit_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +184,7 @@ class Record:
     title: str
     status: str
     reason: str = ""
+    engine: str = "transformers"
     build_seconds: float | None = None
     build: BuildInfo | None = None
     measurement: Measurement | None = None
@@ -167,8 +202,8 @@ class Engine(Protocol):
 
     info: BuildInfo
 
-    def generate(self, prompts: list[str]) -> list[Generation]:
-        """Generates greedily for a batch of prompts."""
+    def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
+        """Generates greedily for all prompts, `batch_size` at a time (default: all at once)."""
 
     def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
         """Mean negative log-likelihood per token, in nats, of each true headline after its prompt (teacher-forced)."""

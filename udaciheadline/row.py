@@ -1,6 +1,8 @@
 """One technique while it is measured: its engine, the timed rounds, memory, quality, and the record in the end."""
 
 import contextlib
+import itertools
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -28,6 +30,7 @@ from udaciheadline.workers import Worker, WorkerError
 # OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
 # needs next: without a pause, a technique read 20 % slower beside the reference than alone.
 SETTLE_SECONDS = 0.01
+FIRST_BATCH = 16
 MEMORY_ARTICLES = 3
 PROFILE_ARTICLES = 3
 
@@ -51,6 +54,9 @@ class Row:
         self._owed: int | None = None  # a round whose reference answers after it
         self._worker: Worker | None = None
         self._memory: Memory | None = None
+        self._job: list[Generation] = []  # what the last job wrote
+        self._batch_size: int | None = None
+        self._refused: int | None = None  # a batch size that did not fit in memory
         self._throughput: Throughput | None = None
         self._answers: tuple[Answers, Answers] | None = None
         self._verdicts: list[Verdict] | None = None
@@ -106,6 +112,12 @@ class Row:
 
     def finish_rounds(self) -> None:
         """Plays whatever rounds are left, so that quality is judged on all articles whoever ran the first ones."""
+        if self.technique.offline:
+            if not self.generations:
+                self.play_job(self.batch_size)
+            with self._guarded():
+                self.reference_generations = self.run.reference_answers()
+            return
         while self._round < self.rounds:
             self.play_round(self.next_round())
         self._settle_debt()
@@ -125,38 +137,66 @@ class Row:
     # -- what else is measured ---------------------------------------------------------------------------------------
 
     def measure_memory(self) -> Memory:
-        """The peaks over the articles with the longest prompts, in a pass of their own."""
+        """The peaks in a pass of their own: over the articles with the longest prompts, or a whole offline job."""
         self.check()
         if self._memory is None:
             self.run.progress(self.technique.name, "memory", 0, 1)
             longest = sorted(self.run.prompts, key=len)[-MEMORY_ARTICLES:]
             with self._guarded():
                 self._ask("reset_memory")
-                for prompt in longest:
-                    self.run.useful_seconds += self._ask("generate", [prompt])[0].seconds
+                for prompts in self._jobs(longest):
+                    size = self.batch_size if self.technique.offline else None
+                    self.run.useful_seconds += self._ask("generate", prompts, size)[0].seconds
                 self._memory = self._ask("peak_memory")
         return self._memory
 
-    def play_batches(self, batch_size: int) -> float:
-        """Generates all headlines in batches, longest prompts first, so that a batch is padded little; seconds."""
+    def play_job(self, batch_size: int) -> float:
+        """Generates all headlines as one job, `batch_size` at a time; seconds."""
         self.check()
         self.run.progress(self.technique.name, "throughput", 0, 1)
-        prompts = sorted(self.run.prompts, key=len, reverse=True)
-        seconds = 0.0
-        self._batch_tokens = 0
         with self._guarded():
-            for start in range(0, len(prompts), batch_size):
-                batch = self._ask("generate", prompts[start : start + batch_size])
-                seconds += batch[0].seconds
-                self._batch_tokens += sum(len(g.token_ids) for g in batch)
-        self.run.useful_seconds += seconds
-        return seconds
+            self._job = self._ask("generate", self.run.prompts, batch_size)
+        self.run.useful_seconds += self._job[0].seconds
+        if self.technique.offline:
+            self.generations = self._job
+        return self._job[0].seconds
 
-    def keep_throughput(self, batch_size: int, seconds: list[float]) -> Throughput:
-        """Keeps the figures of the rounds that `play_batches` took."""
+    @property
+    def batch_size(self) -> int:
+        """Articles at a time in a job: what the session asks for, or the fastest."""
+        if self._batch_size is None:
+            self._batch_size = self.run.batch_size or self._best_batch_size()
+        return self._batch_size
+
+    def _best_batch_size(self) -> int:
+        """The number of articles at a time that writes most headlines a second: the best of `FIRST_BATCH`, twice that,
+        and so on up to all of them, until one is slower than the one before, or does not fit in memory."""
+        best, fastest = 0, math.inf
+        sizes = [*itertools.takewhile(lambda n: n < self.rounds, (FIRST_BATCH << i for i in range(20))), self.rounds]
+        for size in sizes:
+            self.play_job(size)  # the first job of a size warms up
+            seconds = self.play_job(size)
+            if self._job[0].batch_size < size:
+                self._refused = size
+            if seconds < fastest:
+                best, fastest = self._job[0].batch_size, seconds
+            if seconds > fastest or self._refused:
+                break
+        return best
+
+    def keep_throughput(self, seconds: list[float]) -> Throughput:
+        """Keeps the figures of the rounds that `play_job` took."""
         middle = statistics.median(seconds)
-        tokens = self._batch_tokens / middle
-        self._throughput = Throughput(batch_size, len(seconds), self.rounds / middle, tokens)
+        with self._guarded():
+            limits = self.run.limits()
+        self._throughput = Throughput(
+            batch_size=self._job[0].batch_size,
+            rounds=len(seconds),
+            headlines_per_second=self.rounds / middle,
+            new_tokens_per_second=sum(len(g.token_ids) for g in self._job) / middle,
+            refused_batch_size=self._refused,
+            limit_per_second=measure.limit_per_second(self.info, self._job, limits),
+        )
         return self._throughput
 
     def profile(self, folder: Path) -> tuple[Path, Path]:
@@ -166,7 +206,7 @@ class Row:
         folder.mkdir(parents=True, exist_ok=True)
         trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
         with self._guarded():
-            table.write_text(self._ask("profile", self.run.prompts[:PROFILE_ARTICLES], str(trace)), "utf-8")
+            table.write_text(self._ask("profile", self._jobs(self.run.prompts[:PROFILE_ARTICLES]), str(trace)), "utf-8")
         return trace, table
 
     # -- quality -----------------------------------------------------------------------------------------------------
@@ -186,7 +226,8 @@ class Row:
                 for made, values in ((self.generations, nll), (self.reference_generations, reference_nll))
             )
             self._answers = own, reference
-            ratios = measure.log_ratios(self.reference_generations, self.generations)
+            offline = self.technique.offline
+            ratios = [] if offline else measure.log_ratios(self.reference_generations, self.generations)
             self.run.answered[self.technique.name] = Answered(own, ratios)
         return self._answers
 
@@ -213,7 +254,7 @@ class Row:
             exact=exact,
             dtype=self.run.spec.dtype,
             weights_ratio=self.info.weights_bytes / weights,
-            speed_up=self._measurement().speed_up,
+            speed_up=None if self.technique.offline else self._measurement().speed_up,
         )
         verdicts = gates.judge(self.run.thresholds[self.technique.name], evidence)
         if self.run.has_floor:
@@ -236,8 +277,9 @@ class Row:
         if self.status == "ok" and self.generations:
             with contextlib.suppress(RowFailed):
                 own, reference = self.answers()
-                measurement, scores, verdicts = self._measurement(), quality.score(own, reference), self.verdicts()
-                over = self._speed_ups()
+                scores, verdicts = quality.score(own, reference), self.verdicts()
+                if not self.technique.offline:
+                    measurement, over = self._measurement(), self._speed_ups()
         worker = self._worker
         return Record(
             run=self.run.name,
@@ -245,6 +287,7 @@ class Row:
             title=self.technique.title,
             status=self.status,
             reason=self.reason,
+            engine=self.technique.engine_for(self.run.spec),
             build_seconds=worker.build_seconds if worker else None,
             build=worker.info if worker else None,
             measurement=measurement,
@@ -263,7 +306,10 @@ class Row:
             self._worker.close()
 
     def _measurement(self) -> Measurement:
-        return measure.summarise(self.generations, self.reference_generations)
+        with self._guarded():
+            limits = self.run.limits()
+        limit = measure.limit_seconds(self.info, self.generations, limits)
+        return measure.summarise(self.generations, self.reference_generations, limit)
 
     def _speed_ups(self) -> dict[str, Estimate]:
         """Paired speed-ups over earlier rows: each article's gain over the reference against the other row's gain."""
@@ -274,6 +320,10 @@ class Row:
             for name in sorted(filter(None, others))
             if name in self.run.answered
         }
+
+    def _jobs(self, prompts: list[str]) -> list[list[str]]:
+        """These prompts one by one; for an offline row, all of the session's as one job."""
+        return [self.run.prompts] if self.technique.offline else [[prompt] for prompt in prompts]
 
     def _ask(self, method: str, *args: Any) -> Any:
         assert self._worker is not None

@@ -6,7 +6,7 @@ right before or right after it, in turn: machines drift, and a ratio taken in th
 
 import datetime
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from udaciheadline import quality
@@ -14,7 +14,7 @@ from udaciheadline.articles import ArticleSet
 from udaciheadline.gates import Thresholds
 from udaciheadline.prompts import prompt_for
 from udaciheadline.quality import Answers
-from udaciheadline.records import BuildInfo, EngineSpec
+from udaciheadline.records import BuildInfo, EngineSpec, Generation, Limits
 from udaciheadline.statistics import Estimate, mean
 from udaciheadline.techniques import REFERENCE, Technique, techniques
 from udaciheadline.workers import Worker, WorkerError, machine
@@ -42,6 +42,7 @@ class Run:
         timeout: float,
         settings: dict[str, object],
         has_floor: bool,
+        batch_size: int | None = None,
         progress: Progress = lambda *_: None,
         useful_seconds: float = 0.0,
     ) -> None:
@@ -50,12 +51,14 @@ class Run:
         self.skipped_rows = articles.skipped
         self.prompts = [prompt_for(article.short_description) for article in self.articles]
         self.spec, self.thresholds, self.timeout, self.progress = spec, thresholds, timeout, progress
-        self.settings, self.has_floor = settings, has_floor
+        self.settings, self.has_floor, self.batch_size = settings, has_floor, batch_size
         self.environment = machine(spec.device)
         self.answered: dict[str, Answered] = {}
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._reference: Worker | None = None
         self._reference_nll: list[float] | None = None
+        self._reference_answers: list[Generation] | None = None
+        self._limits: Limits | None = None
         self._copy_rouge: dict[str, Estimate] | None = None
 
     def ask_reference(self, method: str, *args: Any) -> Any:
@@ -79,13 +82,26 @@ class Run:
 
     def start_worker(self, technique: Technique) -> Worker:
         """A worker with this technique's engine; its build counts as useful time."""
-        worker = Worker(technique, self.spec, self.timeout)
+        worker = Worker(technique, replace(self.spec, engine=technique.engine_for(self.spec)), self.timeout)
         self.useful_seconds += worker.build_seconds
         return worker
 
     def reference_info(self) -> BuildInfo:
         """What the reference engine says of itself."""
         return self.ask_reference("info")
+
+    def limits(self) -> Limits:
+        """What the device can do, measured once a session, between rows."""
+        if self._limits is None:
+            self._limits = self.ask_reference("limits", self.spec.dtype)
+        return self._limits
+
+    def reference_answers(self) -> list[Generation]:
+        """The reference's headlines, one article at a time: for a row that has no rounds to pair them with."""
+        if self._reference_answers is None:
+            self._reference_answers = [self.ask_reference("generate", [prompt])[0] for prompt in self.prompts]
+            self.useful_seconds += sum(generation.seconds for generation in self._reference_answers)
+        return self._reference_answers
 
     def reference_nll(self) -> list[float]:
         """The reference's negative log-likelihood of each true headline."""

@@ -106,11 +106,14 @@ def table_row(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {NOTEBOOK_COLUMNS[0]: record.title}
     if (m := record.measurement) is not None:
         row |= {"Avg Latency": m.average_seconds, "P99 Latency": m.p99_seconds, "Throughput": m.headlines_per_second}
+    elif record.throughput:  # an offline row has no latency
+        row["Throughput"] = record.throughput.headlines_per_second
     if record.memory and record.memory.device_allocated_peak_bytes:
         row["Max GPU Memory"] = sum(record.memory.device_allocated_peak_bytes) / 2**20
     if (s := record.scores) is not None:
         row |= {kind: estimate.value for kind, estimate in s.rouge.items()}
     row |= {"technique": record.technique, "status": record.status, "reason": record.reason, "run": record.run}
+    row["engine"] = record.engine
     row |= _flat("measurement", record.measurement and asdict(record.measurement))
     row |= _flat("speed_up_over", {name: asdict(estimate) for name, estimate in record.speed_up_over.items()})
     row |= _flat("throughput", record.throughput and asdict(record.throughput))

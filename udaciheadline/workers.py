@@ -28,8 +28,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from udaciheadline.measure import MemoryMeter
-from udaciheadline.records import BuildInfo, EngineSpec, UsageError
+from udaciheadline.measure import MemoryMeter, device_limits, is_out_of_memory
+from udaciheadline.records import BuildInfo, EngineSpec, Limits, Unsupported, UsageError
 from udaciheadline.techniques import Technique
 
 # GNU OpenMP lets a thread that waits spin for milliseconds, on the core that another process may need: beside one busy
@@ -37,13 +37,22 @@ from udaciheadline.techniques import Technique
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
+# What torch.compile makes takes half a minute: it is kept where it outlives a restart of the machine, as torch's own
+# default, a temporary folder, does not. Where there is no such place, that default stands.
+if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    with contextlib.suppress(OSError, RuntimeError):
+        _cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "udaciheadline" / "inductor"
+        _cache.mkdir(parents=True, exist_ok=True)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache)
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["udaciheadline.engines.transformers"])
 
 
 class WorkerError(Exception):
-    """A worker gave no answer. `status` is "crash", "oom", "timeout" or "error" (something the user can mend);
-    the message is one sentence, `details` the worker's traceback or last output, if any."""
+    """A worker gave no answer. `status` is "crash", "oom", "timeout", "error" (something the user can mend) or
+    "skipped" (the technique is not for this model); the message is one sentence, `details` the worker's traceback or
+    last output, if any."""
 
     def __init__(self, status: str, reason: str, details: str = "") -> None:
         super().__init__(reason)
@@ -172,18 +181,22 @@ class _Server:
         """What the engine says of itself."""
         return self.engine.info
 
-    def profile(self, prompts: list[str], trace: str) -> str:
-        """Generates for each prompt under torch.profiler, after a warm-up; writes a Chrome trace to `trace` and returns
-        the table of the operators that took longest."""
+    def limits(self, dtype: str) -> Limits:
+        """What the device can do, with memory as large as this engine's weights."""
+        return device_limits(self._device, dtype, self.engine.info.weights_bytes)
+
+    def profile(self, jobs: list[list[str]], trace: str) -> str:
+        """Generates for each job (a list of prompts) under torch.profiler, after a warm-up; writes a Chrome trace to
+        `trace` and returns the table of the operators that took longest."""
         from torch.profiler import ProfilerActivity, profile
 
         activities = [ProfilerActivity.CPU]
         if self._device == "cuda":
             activities.append(ProfilerActivity.CUDA)
-        self.engine.generate(prompts[:1])
+        self.engine.generate(jobs[0])
         with profile(activities=activities) as profiler:
-            for prompt in prompts:
-                self.engine.generate([prompt])
+            for job in jobs:
+                self.engine.generate(job)
         profiler.export_chrome_trace(trace)
         order = f"self_{self._device}_time_total"
         return str(profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60))
@@ -277,15 +290,13 @@ def _settle(log: str) -> None:
 
 
 def _status(error: BaseException) -> str:
+    if isinstance(error, Unsupported):
+        return "skipped"
     if isinstance(error, UsageError):
         return "error"
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
-        return "oom"
-    return "crash"
+    return "oom" if is_out_of_memory(error) else "crash"
 
 
 def _sentence(error: BaseException) -> str:
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return first if isinstance(error, UsageError) else f"{type(error).__name__}: {first}"
+    return first if isinstance(error, UsageError | Unsupported) else f"{type(error).__name__}: {first}"

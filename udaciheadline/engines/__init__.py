@@ -1,1 +1,18 @@
 """How tokens come out of a model, behind one small interface: `udaciheadline.records.Engine`."""
+
+from typing import Any
+
+from udaciheadline.records import Engine, EngineSpec
+
+ENGINES = ("transformers", "compiled")
+
+
+def build_engine(spec: EngineSpec, model: Any, tokenizer: Any, details: dict[str, float] | None = None) -> Engine:
+    """The engine that `spec` names, on a transformers model that a technique has made ready."""
+    if spec.engine == "compiled":
+        from udaciheadline.engines.compiled import CompiledEngine
+
+        return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details)
+    from udaciheadline.engines.transformers import TransformersEngine
+
+    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details)

@@ -7,17 +7,19 @@ help here; cheaper passes mostly do not.
 
 import time
 from collections.abc import Callable
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
-from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StaticCache
 from transformers.generation.streamers import BaseStreamer
 
 from udaciheadline import measure
-from udaciheadline.prompts import completion_for, extract_headline
+from udaciheadline.engines._texts import end_tokens, fitting, likelihood
+from udaciheadline.prompts import extract_headline
 from udaciheadline.records import BuildInfo, Generation
 
-LIKELIHOOD_BATCH = 8
+STATIC_SLOTS = 128  # a static cache is as long as a multiple of this: each new length is compiled anew
 
 
 class _FirstTokenClock(BaseStreamer):
@@ -63,7 +65,8 @@ class TransformersEngine:
     """`model.generate` on batches of prompts.
 
     `draft` is a smaller model with the same tokenizer that proposes `draft_tokens` tokens at a time (batches of one
-    only). `details` are the technique's own figures, passed through to the report.
+    only). With `static_cache` the cache has a fixed length, which lets transformers compile the decode step on CUDA.
+    `details` are the technique's own figures, passed through to the report.
     """
 
     def __init__(
@@ -73,23 +76,27 @@ class TransformersEngine:
         *,
         max_new_tokens: int,
         use_cache: bool = True,
+        static_cache: bool = False,
         draft: PreTrainedModel | None = None,
         draft_tokens: int = 0,
         details: dict[str, float] | None = None,
     ) -> None:
         self._model, self._tokenizer, self._draft = model, tokenizer, draft
+        self._max_new_tokens = max_new_tokens
+        self._caches: dict[int, Any] | None = {} if static_cache else None  # by rows
         self._generate = cast(Callable[..., torch.Tensor], model.generate)
-        eos = model.generation_config.eos_token_id if model.generation_config else None
-        eos = tokenizer.eos_token_id if eos is None else eos
-        self._eos = set(eos) if isinstance(eos, list) else {eos}
+        self._eos = end_tokens(model, tokenizer)
         # A configuration of our own: a checkpoint may bring sampling, penalties or a length that no row should have.
         model.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
             use_cache=use_cache,
-            eos_token_id=eos,
+            eos_token_id=sorted(self._eos),
             pad_token_id=tokenizer.pad_token_id,
         )
+        ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+        embedding, head = (module.weight for module in ends)
+        apart = 0 if embedding is head else 1
         models = [model]
         if draft is not None:
             models.append(draft)
@@ -107,19 +114,44 @@ class TransformersEngine:
         self.info = BuildInfo(
             parameters=sum(m.num_parameters() for m in models),
             weights_bytes=sum(_weights_bytes(m) for m in models),
+            pass_bytes=None if draft is not None else _weights_bytes(model) - apart * embedding.nbytes,
+            layer_parameters=model.num_parameters() - head.numel() - apart * embedding.numel(),
+            head_parameters=head.numel(),
             details=details or {},
         )
 
-    def generate(self, prompts: list[str]) -> list[Generation]:
-        """Greedy headlines for a batch of prompts; tokenisation is outside the time, as in the notebook."""
+    def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
+        """Greedy headlines, `batch_size` prompts at a time (default: all at once), longest prompts first, so that
+        little is padded; tokenisation is outside the time, as in the notebook. Where so many do not fit in memory, half
+        as many are tried: `Generation.batch_size` says how many it were."""
+        if not prompts:
+            return []
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+
+        def job(size: int) -> tuple[dict[int, Generation], float]:
+            made: dict[int, Generation] = {}
+            seconds = 0.0
+            for start in range(0, len(order), size):
+                chosen = order[start : start + size]
+                batch = self._generate_batch([prompts[i] for i in chosen])
+                for i, generation in zip(chosen, batch, strict=True):
+                    made[i] = replace(generation, first_token_seconds=seconds + generation.first_token_seconds)
+                seconds += batch[0].seconds
+            return made, seconds
+
+        size, (made, seconds) = fitting(min(batch_size or len(prompts), len(prompts)), job)
+        return [replace(made[i], seconds=seconds, batch_size=size) for i in range(len(prompts))]
+
+    def _generate_batch(self, prompts: list[str]) -> list[Generation]:
         inputs = self._encode(prompts)
         device = self._model.device.type
         clock = _FirstTokenClock()
         if self._draft is not None:
             self._draft_passes.count = self._target_passes.count = 0
+        cache = self._empty_cache(*inputs["input_ids"].shape) if self._caches is not None else None
         start = measure.now(device)
         with torch.no_grad():
-            output = self._generate(**inputs, streamer=clock, assistant_model=self._draft)
+            output = self._generate(**inputs, streamer=clock, assistant_model=self._draft, past_key_values=cache)
         seconds = measure.now(device) - start
         rows = [self._until_end(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
         drafted = accepted = 0
@@ -135,23 +167,18 @@ class TransformersEngine:
                 first_token_seconds=clock.first_token_at - start,
                 drafted=drafted,
                 accepted=accepted,
+                prompt_tokens=length,
             )
-            for row in rows
+            for row, length in zip(rows, inputs["attention_mask"].sum(1).tolist(), strict=True)
         ]
 
     def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
         """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced)."""
-        pairs = [
-            (
-                self._tokenizer(prompt)["input_ids"],
-                self._tokenizer(completion_for(headline), add_special_tokens=False)["input_ids"],
-            )
-            for prompt, headline in zip(prompts, headlines, strict=True)
-        ]
-        values: list[float] = []
-        for start in range(0, len(pairs), LIKELIHOOD_BATCH):
-            values += self._likelihood_of_batch(pairs[start : start + LIKELIHOOD_BATCH])
-        return values
+
+        def logits(ids: torch.Tensor) -> torch.Tensor:
+            return cast(torch.Tensor, self._model(input_ids=ids, use_cache=False).logits)
+
+        return likelihood(logits, self._tokenizer, self._model.device, prompts, headlines)
 
     def close(self) -> None:
         """Drops the models."""
@@ -161,27 +188,23 @@ class TransformersEngine:
         inputs = self._tokenizer(prompts, return_tensors="pt", padding=True)
         return BatchEncoding({name: inputs[name] for name in ("input_ids", "attention_mask")}).to(self._model.device)
 
+    def _empty_cache(self, rows: int, length: int) -> Any:
+        """A static cache for this many texts. The last one is emptied and used again where it is large enough:
+        `generate` would make a new one for each call, at another address than the compiled step knows."""
+        assert self._caches is not None
+        needed = length + self._max_new_tokens
+        cache = self._caches.get(rows)
+        if cache is None or cache.layers[0].max_cache_len < needed:
+            slots = -(-needed // STATIC_SLOTS) * STATIC_SLOTS
+            if rows > max(self._caches, default=0):  # a larger batch: those before it are over
+                self._caches.clear()
+            self._caches[rows] = cache = StaticCache(config=self._model.config, max_cache_len=slots)
+        cache.reset()
+        return cache
+
     def _until_end(self, row: list[int]) -> list[int]:
         """The tokens up to and including the first end of sequence; what follows in a batch is padding."""
         for i, token in enumerate(row):
             if token in self._eos:
                 return row[: i + 1]
         return row
-
-    def _likelihood_of_batch(self, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
-        length = max(len(prompt) + len(headline) for prompt, headline in pairs)
-        # Padded on the right, so that positions need no correction: causal attention never looks there.
-        ids = torch.full((len(pairs), length), self._tokenizer.pad_token_id)
-        mask = torch.zeros_like(ids)
-        for row, (prompt, headline) in enumerate(pairs):
-            ids[row, : len(prompt) + len(headline)] = torch.tensor(prompt + headline)
-            mask[row, : len(prompt) + len(headline)] = 1
-        ids, mask = ids.to(self._model.device), mask.to(self._model.device)
-        with torch.no_grad():
-            logits = self._model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # (rows, length, vocab)
-        values = []
-        for row, (prompt, headline) in enumerate(pairs):
-            first, last = len(prompt), len(prompt) + len(headline)
-            predicted = logits[row, first - 1 : last - 1].float()  # position t predicts token t + 1
-            values.append(torch.nn.functional.cross_entropy(predicted, ids[row, first:last]).item())
-        return values

@@ -14,9 +14,11 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("avg", "ms"),
     ("p99", "ms"),
     ("first", "ms"),
-    ("rate", "/s"),
     ("x " + REFERENCE, ""),
     ("x baseline", ""),
+    ("offline", "/s"),
+    ("limit", "share"),
+    ("left", "ms"),
     ("weights", "MiB"),
     ("peak", "MiB"),
     ("ROUGE-1", ""),
@@ -49,8 +51,15 @@ def _row(record: Record) -> list[str]:
         cells["avg"] = _ms(m.average_seconds)
         cells["p99"] = _ms(m.p99_seconds) + ("" if m.p99_is_reliable else "*")
         cells["first"] = _ms(m.first_token_seconds)
-        cells["rate"] = f"{m.headlines_per_second:.2f}"
         cells["x " + REFERENCE] = _interval(m.speed_up, ".2f")
+        if m.limit_seconds is not None:
+            cells["limit"] = f"{m.limit_seconds / m.average_seconds:.1%}"
+            cells["left"] = _ms(m.average_seconds - m.limit_seconds)
+    if (t := record.throughput) is not None:
+        cells["offline"] = f"{t.headlines_per_second:.0f}"
+        if record.measurement is None and t.limit_per_second is not None:
+            cells["limit"] = f"{t.headlines_per_second / t.limit_per_second:.1%}"
+            cells["left"] = _ms(1 / t.headlines_per_second - 1 / t.limit_per_second)
     if (over := record.speed_up_over.get("baseline")) is not None:
         cells["x baseline"] = _interval(over, ".2f")
     if record.build is not None:
@@ -91,7 +100,22 @@ def _legend(records: Sequence[Record]) -> list[str]:
     on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
     where = "allocated on all GPUs" if on_gpu else "resident memory of the worker process, libraries included"
     lines.append(f"Peak: {where}. ROUGE: mean of the articles. NLL: of the true headline, per token.")
+    if any(record.throughput for record in records):
+        sizes = ", ".join(f"{r.technique} {r.throughput.batch_size}" for r in records if r.throughput)
+        lines.append(f"Offline: headlines a second, all articles as one job; articles at a time: {sizes}.")
+        lines.append(
+            "Limit: share of what the device, measured in this session, would do if only reading the weights once a "
+            "token took time (offline rows: only matrix products); left: milliseconds a headline above that."
+        )
+    if compiled := [record.technique for record in records if record.engine == "compiled"]:
+        lines.append(f"On the compiled engine: {', '.join(compiled)}; the others on transformers.")
+    reference = next((r.throughput for r in records if r.technique == REFERENCE), None)
     for record in records:
+        if (t := record.throughput) is not None and t.refused_batch_size is not None:
+            lines.append(f"{record.technique}: {t.refused_batch_size} articles at a time did not fit in memory.")
+        if t is not None and record.measurement is None and reference is not None:
+            ratio = t.headlines_per_second / reference.headlines_per_second
+            lines.append(f"{record.technique}: {ratio:.2f} times the offline rate of {REFERENCE}.")
         if (m := record.measurement) is not None and m.acceptance_rate is not None:
             line = f"{record.technique}: {m.drafted} tokens drafted, {m.accepted} accepted ({m.acceptance_rate:.1%})"
             if (over := record.speed_up_over.get("target")) is not None:

@@ -1,5 +1,7 @@
 """What a technique is."""
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +18,8 @@ class Technique:
     `name` is what the command line calls it, `title` what the table calls it, `order` its place there. `build` makes
     its engine in a worker process. `exact_to` names the row whose tokens it must repeat in float32 (None: it may
     write other headlines). `needs_target` where it is about the larger model. `needs_cuda` where it runs on a GPU only,
-    `batches` where it takes several prompts at a time.
+    `batches` where it takes several prompts at a time, `offline` where it takes all of them as one job, so that only
+    its throughput can be measured. `engines` are those that it exists on.
     """
 
     name: str
@@ -27,6 +30,12 @@ class Technique:
     needs_target: bool = False
     needs_cuda: bool = False
     batches: bool = True
+    offline: bool = False
+    engines: tuple[str, ...] = ("transformers",)
+
+    def engine_for(self, spec: EngineSpec) -> str:
+        """The engine that it runs on: the one asked for, where it exists there."""
+        return spec.engine if spec.engine in self.engines else self.engines[0]
 
     def unavailable(self, spec: EngineSpec) -> str | None:
         """Why this technique cannot run with `spec`, or None where it can."""
@@ -34,4 +43,11 @@ class Technique:
             return "it needs a target model: name one with --target"
         if self.needs_cuda and spec.device != "cuda":
             return "it needs a CUDA GPU"
+        if self.engine_for(spec) == "compiled" and spec.device == "cpu" and not _has_compiler():
+            return "it needs a C++ compiler on the CPU: install g++, or name another in CXX"
         return None
+
+
+def _has_compiler() -> bool:
+    """Whether there is the compiler that torch.compile would call."""
+    return shutil.which(os.environ.get("CXX", "g++")) is not None

@@ -12,6 +12,7 @@ because people try it, and to show that an honest measurement finds nothing.
 
 from typing import TYPE_CHECKING
 
+from udaciheadline.engines import ENGINES, build_engine
 from udaciheadline.records import Engine, EngineSpec
 from udaciheadline.techniques._technique import Technique
 
@@ -48,14 +49,12 @@ def prune_magnitude(model: "torch.nn.Module", amount: float = AMOUNT) -> dict[st
 
 
 def build(spec: EngineSpec) -> Engine:
-    """The KV cache row with pruned weights."""
-    from udaciheadline.engines.transformers import TransformersEngine
+    """The main model with pruned weights."""
     from udaciheadline.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     details = prune_magnitude(model)
-    tokenizer = load_tokenizer(spec.model)
-    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details)
+    return build_engine(spec, model, load_tokenizer(spec.model), details)
 
 
-TECHNIQUES = (Technique("pruned", "Magnitude Unstructured Pruning", 30, build),)
+TECHNIQUES = (Technique("pruned", "Magnitude Unstructured Pruning", 30, build, engines=ENGINES),)

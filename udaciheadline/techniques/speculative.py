@@ -14,6 +14,7 @@ GPU, or where draft and target are close in depth, as the embedded two are.
 The honest comparison is the target alone, with the same prompt, length and extraction: the `target` row.
 """
 
+from udaciheadline.engines import ENGINES, build_engine
 from udaciheadline.records import Engine, EngineSpec, UsageError
 from udaciheadline.techniques._technique import Technique
 
@@ -22,12 +23,11 @@ DRAFT_TOKENS = 5
 
 def build_target(spec: EngineSpec) -> Engine:
     """The target model alone, with the KV cache."""
-    from udaciheadline.engines.transformers import TransformersEngine
     from udaciheadline.models import load_model, load_tokenizer
 
     assert spec.target is not None  # Technique.unavailable has seen to it
     model = load_model(spec.target, device=spec.device, dtype=spec.dtype)
-    return TransformersEngine(model, load_tokenizer(spec.target), max_new_tokens=spec.max_new_tokens)
+    return build_engine(spec, model, load_tokenizer(spec.target))
 
 
 def build_speculative(spec: EngineSpec) -> Engine:
@@ -49,7 +49,7 @@ def build_speculative(spec: EngineSpec) -> Engine:
 
 
 TECHNIQUES = (
-    Technique("target", "Target model", 80, build_target, needs_target=True),
+    Technique("target", "Target model", 80, build_target, needs_target=True, engines=ENGINES),
     Technique(
         "speculative",
         "Speculative Decoding",

@@ -1,0 +1,268 @@
+"""A row's jobs and its offline figures, with workers that answer as a test wants them to."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rows import generation
+
+from udaciheadline import run as module
+from udaciheadline.articles import ArticleSet
+from udaciheadline.gates import Thresholds
+from udaciheadline.records import Article, BuildInfo, EngineSpec, Limits, Memory
+from udaciheadline.row import FIRST_BATCH, Row, RowFailed
+from udaciheadline.run import Run
+from udaciheadline.techniques import REFERENCE, Technique
+from udaciheadline.workers import WorkerError
+
+LIMITS = Limits(bytes_per_second=1000.0, flops_per_second=10_000.0)
+INFO = BuildInfo(parameters=30, weights_bytes=120, pass_bytes=100, layer_parameters=20, head_parameters=10)
+ONLINE = Technique("online", "Online", 1, build=lambda spec: pytest.fail("built"))
+OFFLINE = replace(ONLINE, name="offline", title="Offline", offline=True)
+
+
+class FakeWorker:
+    """Answers each call at once: a job takes the `seconds` of its batch size, and more than `fits` are halved."""
+
+    seconds: Mapping[int, float] = {}  # 1.0 where it is not named
+    fits = 10**6
+    started: list["FakeWorker"]
+
+    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
+        self.name, self.info, self.build_seconds = technique.name, INFO, 50.0
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.jobs = 0
+        self.started.append(self)
+
+    def call(self, method: str, *args: Any) -> Any:
+        self.calls.append((method, args))
+        return self.info if method == "info" else getattr(self, method)(*args)
+
+    def generate(self, prompts: list[str], batch_size: int | None = None) -> Any:
+        self.jobs += 1
+        size = min(batch_size or len(prompts), len(prompts))
+        while size > self.fits:
+            size //= 2
+        return [
+            generation(
+                f"{self.name} wrote {i} in job {self.jobs}",
+                seconds=self.seconds.get(size, 1.0),
+                batch_size=size,
+                prompt_tokens=5,
+            )
+            for i in range(len(prompts))
+        ]
+
+    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
+        return [1.0] * len(prompts)
+
+    def peak_memory(self) -> Memory:
+        return Memory((), (), 2**20)
+
+    def limits(self, dtype: str) -> Limits:
+        return LIMITS
+
+    def reset_memory(self) -> None:
+        pass
+
+    renew = close = reset_memory
+
+    def sizes(self) -> list[int]:
+        """The batch sizes of the jobs, as they were asked for."""
+        return [args[1] for method, args in self.calls if method == "generate" and len(args) > 1]
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    """What every row and the reference get; a test may change how fast it is and what fits."""
+    kind = type("Worker", (FakeWorker,), {"started": []})
+    monkeypatch.setattr(module, "Worker", kind)
+    monkeypatch.setattr(module, "machine", lambda device: {})
+    return kind
+
+
+def row_of(technique: Technique, articles: int = 8, batch_size: int | None = None) -> Row:
+    """A new row of a session with so many articles, so many of them at a time in a job."""
+    chosen = tuple(Article(f"True headline {i}", f"Description {i}.") for i in range(articles))
+    spec = EngineSpec("model", None, "model", "cpu", "float32")
+    thresholds = {technique.name: Thresholds(work_tolerance=0.1, speed_up_min=2.0)}
+    run = Run(ArticleSet("a test", chosen, 0), spec, thresholds, 600.0, {}, has_floor=False, batch_size=batch_size)
+    return Row(run, technique)
+
+
+def worker_of(row: Row) -> FakeWorker:
+    """The row's own worker."""
+    assert isinstance(row._worker, FakeWorker)
+    return row._worker
+
+
+# -- how many articles at a time -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best", "tried"),
+    [
+        ({16: 8.0, 32: 6.0, 64: 5.0, 100: 4.0}, 100, [16, 32, 64, 100]),
+        ({16: 8.0, 32: 6.0, 64: 7.0, 100: 1.0}, 32, [16, 32, 64]),
+        ({16: 8.0, 32: 9.0, 64: 1.0, 100: 1.0}, 16, [16, 32]),
+    ],
+    ids=["all are fastest", "the second is", "the first is"],
+)
+def test_the_best_batch_size_is_the_fastest_and_after_the_first_slower_one_no_other_is_tried(
+    worker: type[FakeWorker], seconds: Mapping[int, float], best: int, tried: list[int]
+) -> None:
+    worker.seconds = seconds
+    row = row_of(ONLINE, articles=100)
+    assert row.batch_size == best
+    assert worker_of(row).sizes() == [size for size in tried for _ in range(2)]  # one to warm up
+
+
+@pytest.mark.parametrize(("articles", "tried"), [(1, [1]), (15, [15]), (16, [16]), (17, [16, 17])])
+def test_no_more_articles_at_a_time_are_asked_for_than_there_are(
+    worker: type[FakeWorker], articles: int, tried: list[int]
+) -> None:
+    worker.seconds = {FIRST_BATCH: 2.0}
+    row = row_of(ONLINE, articles)
+    assert row.batch_size == articles
+    assert worker_of(row).sizes() == [size for size in tried for _ in range(2)]
+
+
+def test_a_size_that_does_not_fit_in_memory_is_noted_and_no_larger_one_tried(worker: type[FakeWorker]) -> None:
+    worker.fits, worker.seconds = 40, {16: 3.0, 32: 2.0}
+    row = row_of(ONLINE, articles=200)
+    assert row.batch_size == 32
+    assert worker_of(row).sizes()[-2:] == [64, 64]
+    row.play_job(32)
+    throughput = row.keep_throughput([2.0])
+    assert (throughput.batch_size, throughput.refused_batch_size) == (32, 64)
+
+
+def test_where_all_sizes_fit_none_was_refused(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.play_job(row.batch_size)
+    assert row.keep_throughput([2.0]).refused_batch_size is None
+
+
+# -- the figures of a job --------------------------------------------------------------------------------------------
+
+
+def test_a_jobs_seconds_are_counted_once_and_not_once_an_article(worker: type[FakeWorker]) -> None:
+    worker.seconds = {4: 7.0}
+    row = row_of(ONLINE)
+    before = row.run.useful_seconds
+    assert row.play_job(4) == 7.0
+    assert row.run.useful_seconds - before == 7.0
+
+
+def test_the_throughput_is_that_of_the_median_job(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.play_job(4)
+    throughput = row.keep_throughput([9.0, 2.0, 4.0])
+    assert (throughput.batch_size, throughput.rounds) == (4, 3)
+    assert throughput.headlines_per_second == 8 / 4
+    assert throughput.new_tokens_per_second == 8 * 3 / 4
+    # An article: 5 + 3 - 1 tokens through 20 parameters, 3 of them through the head's 10 too, twice each.
+    assert throughput.limit_per_second == pytest.approx(10_000 / (2 * (20 * 7 + 10 * 3)))
+
+
+def test_what_the_device_can_do_is_measured_once_a_session(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.play_job(4)
+    for _ in range(2):
+        row.keep_throughput([1.0])
+    assert [method for fake in worker.started for method, _ in fake.calls].count("limits") == 1
+
+
+# -- an offline row --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(worker: type[FakeWorker]) -> Row:
+    """An offline row of which everything was measured: two jobs, of which the second is kept."""
+    worker.seconds = {4: 2.0}
+    row = row_of(OFFLINE, batch_size=4)
+    seconds = [row.play_job(4) for _ in range(2)]
+    row.keep_throughput(seconds)
+    row.measure_memory()
+    return row
+
+
+def test_an_offline_row_is_scored_on_what_its_timed_job_wrote(offline: Row) -> None:
+    own, _ = offline.answers()
+    assert [g.headline for g in own.generations] == [f"offline wrote {i} in job 2" for i in range(8)]
+    assert worker_of(offline).sizes() == [4, 4, 4]  # the third is for the memory; none for the quality
+    scores = offline.record().scores
+    assert scores is not None
+    assert scores.identical_share == 1
+
+
+def test_an_offline_row_has_a_throughput_and_no_latency(offline: Row) -> None:
+    record = offline.record()
+    assert record.status == "ok"
+    assert record.measurement is None
+    assert record.speed_up_over == {}
+    assert record.throughput is not None
+    assert record.throughput.headlines_per_second == 4.0
+
+
+def test_an_offline_row_is_not_judged_by_its_latency(offline: Row) -> None:
+    assert [verdict.gate for verdict in offline.verdicts()] == ["work"]
+
+
+def test_the_reference_answers_an_offline_rows_articles_one_at_a_time(offline: Row, worker: type[FakeWorker]) -> None:
+    offline.answers()
+    (reference,) = (fake for fake in worker.started if fake.name == REFERENCE)
+    asked = [args for method, args in reference.calls if method == "generate"]
+    assert asked[-8:] == [([prompt],) for prompt in offline.run.prompts]
+    assert {g.batch_size for g in offline.reference_generations} == {1}
+
+
+def test_the_reference_answers_for_all_offline_rows_together(offline: Row) -> None:
+    before = offline.run.reference_answers()
+    assert offline.run.reference_answers() is before
+
+
+def test_the_memory_of_an_offline_row_is_that_of_a_whole_job_of_its_size(offline: Row) -> None:
+    jobs = [args for method, args in worker_of(offline).calls if method == "generate"]
+    assert jobs[-1] == (offline.run.prompts, 4)
+
+
+def test_the_memory_of_another_row_is_that_of_single_articles(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.measure_memory()
+    asked = [args[0] for method, args in worker_of(row).calls if method == "generate"]
+    assert [len(prompts) for prompts in asked] == [1, 1, 1]
+
+
+def test_without_a_timed_job_an_offline_row_plays_one_for_its_quality(worker: type[FakeWorker]) -> None:
+    row = row_of(OFFLINE)
+    assert len(row.answers()[0].generations) == 8
+    assert row.record().throughput is None
+
+
+# -- rows that end early ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["skipped", "crash"])
+def test_a_row_whose_engine_cannot_be_built_has_the_workers_status_and_sentence(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise WorkerError(status, "it is not for this model")
+
+    monkeypatch.setattr(worker, "__init__", refuse)
+    record = row_of(ONLINE).record()
+    assert (record.status, record.reason) == (status, "it is not for this model")
+    assert record.build is None
+
+
+def test_a_job_that_runs_out_of_memory_ends_the_row(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise WorkerError("oom", "no memory is left")
+
+    row = row_of(ONLINE)
+    monkeypatch.setattr(worker, "generate", refuse)
+    with pytest.raises(RowFailed, match="online: oom: no memory is left"):
+        assert row.batch_size
+    assert row.record().status == "oom"

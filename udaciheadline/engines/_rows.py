@@ -1,0 +1,199 @@
+"""The texts in flight on a device, and how a prompt is read and a token written there: once for each kind of device.
+
+A row of the cache holds one text. `prefill` reads prompts into rows, `advance` writes one or more tokens to the first
+rows; both return at once, with tokens that are on their way to the host.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
+
+from udaciheadline.engines.llama import Llama
+
+PROMPT_BUCKET = 32  # CUDA graphs have fixed shapes: a lone prompt is padded to a multiple of this many tokens
+
+
+class Tokens:
+    """Tokens (rows, made) on their way to the host: the copy is queued behind their making, and only `read` waits."""
+
+    def __init__(self, tokens: Tensor) -> None:
+        self._tokens = tokens.to("cpu", non_blocking=True, copy=True)
+        self._copied = torch.cuda.Event() if tokens.is_cuda else None
+        if self._copied is not None:
+            self._copied.record()
+
+    def read(self) -> list[list[int]]:
+        """The tokens that each row made."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._tokens.tolist()
+
+
+class Rows:
+    """Rows as they are, without a compiler: for batches on a CPU, whose matrix products are most of the work.
+
+    `count` texts of at most `slots` tokens. A row's `last` token is not in the cache yet: it goes to slot `place`.
+    """
+
+    def __init__(self, model: Llama, count: int, slots: int) -> None:
+        self.count, self.slots = count, slots
+        self._model = model
+        self._cache = model.cache(count, slots)
+        self._last = torch.zeros(count, dtype=torch.long, device=model.device)
+        self._place = torch.zeros(count, dtype=torch.long, device=model.device)
+        self._reader: Callable[..., Tensor] = self._read
+
+    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
+        """Reads prompts into these rows; the first token of each."""
+        longest = max(map(len, prompts))
+        tokens = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        on_device = (t.to(self._model.device, non_blocking=True) for t in (tokens, lengths, torch.tensor(rows)))
+        return Tokens(self._reader(*on_device)[:, None])
+
+    def advance(self, count: int) -> Tokens:
+        """The next token of each of the first `count` rows."""
+        self._step(self._last[:count], self._place[:count])
+        return Tokens(self._last[:count, None])
+
+    def fitting(self, count: int) -> int:
+        """The fewest rows, `count` or more, that `advance` can take."""
+        return count
+
+    def close_ranks(self, kept: Sequence[int]) -> None:
+        """Moves these rows to the front, in this order."""
+        index = torch.tensor(kept, device=self._model.device)
+        for tensor in (self._last, self._place, *(t for pair in self._cache for t in pair)):
+            tensor[: len(kept)] = tensor[index]
+
+    def _read(self, tokens: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+        first = self._model.prefill(tokens, lengths, self._cache, rows).argmax(-1)
+        self._last[rows], self._place[rows] = first, lengths
+        return first
+
+    def _step(self, last: Tensor, place: Tensor) -> None:
+        last.copy_(self._model.decode(last, place, self._cache).argmax(-1))
+        # A row whose text has ended goes on until a new one takes it: it must not run out of its cache.
+        place.add_(1).clamp_(max=self.slots - 1)
+
+
+class CompiledRow(Rows):
+    """One text on a CPU: all its tokens in one call of one compiled program.
+
+    At batch 1 a step is some two hundred small operations, whose dispatch costs several times what they compute.
+    Inductor makes one C++ function of them; the loop over the tokens goes into the same program, since even calling
+    a compiled function costs as much as half a step of a small model.
+    """
+
+    def __init__(self, model: Llama, slots: int, ends: Sequence[int], new_tokens: int) -> None:
+        super().__init__(model, 1, slots)
+        self._ends, self._steps = torch.tensor(ends), new_tokens - 1
+        # The calls between the kernels are in C++ too; and what took five operations (a norm) is kept, not computed
+        # anew for each row of weights that reads it, which takes a seventh off a step.
+        options: dict[str, Any] = {"cpp_wrapper": True, "realize_opcount_threshold": 5}
+        self._reader = torch.compile(self._read, fullgraph=True, dynamic=True, options=options)
+        self._writer = torch.compile(self._write, fullgraph=True, options=options)
+
+    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
+        """Reads the prompt, of any length; its first token."""
+        tokens = torch.tensor(prompts)
+        torch._dynamo.mark_dynamic(tokens, 1)
+        return Tokens(self._reader(tokens, torch.tensor([tokens.shape[1]]), torch.tensor(rows))[:, None])
+
+    def advance(self, count: int) -> Tokens:
+        """All tokens up to the end of the headline; behind it, nothing that counts."""
+        flat = [tensor for pair in self._cache for tensor in pair]
+        return Tokens(self._writer(self._last, self._place, *flat)[None])
+
+    def _write(self, last: Tensor, place: Tensor, *cache: Tensor) -> Tensor:
+        """Tokens (steps) after the last one of a text that was read up to `place`."""
+
+        def unfinished(step: Tensor, last: Tensor, *_: Tensor) -> Tensor:
+            return (step < self._steps) & ~(last == self._ends).any()
+
+        def body(step: Tensor, last: Tensor, place: Tensor, made: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
+            # A loop's body may not change what it is given, so it works on a copy: some kilobytes, in the CPU's cache.
+            copied = [tensor.clone() for tensor in cache]
+            pairs = list(zip(copied[::2], copied[1::2], strict=True))
+            last = self._model.decode(last, place, pairs).argmax(-1)
+            return (step + 1, last, place + 1, made.index_copy(0, step[None], last), *copied)
+
+        made = last.new_zeros(max(self._steps, 1))
+        start = (torch.zeros((), dtype=torch.long), last.clone(), place.clone(), made, *cache)
+        return while_loop(unfinished, body, start)[3]
+
+
+class GraphedRows(Rows):
+    """Rows on CUDA: a step is compiled and captured in a CUDA graph, one launch for all its kernels.
+
+    A graph has fixed shapes, so there is one for each of a few numbers of rows, halving from `count` on.
+    """
+
+    def __init__(self, model: Llama, count: int, slots: int) -> None:
+        super().__init__(model, count, slots)
+        alone = count == 1
+        # Alone, a step reads matrices and multiplies none: Inductor then searches for the tiling that reads fastest.
+        options: dict[str, Any] = {"coordinate_descent_tuning": True} if alone else {}
+        step = torch.compile(self._step, fullgraph=True, dynamic=not alone, options=options)
+        self._reader = torch.compile(self._read, fullgraph=True, dynamic=True)
+        sizes = [count]
+        while sizes[-1] >= 16:
+            sizes.append(sizes[-1] // 2)
+        self._pool = torch.cuda.graph_pool_handle()  # graphs run one after another, so they can share their memory
+        self._replays = {n: capture(partial(step, self._last[:n], self._place[:n]), self._pool) for n in sizes}
+        self._prompts: dict[int, tuple[Callable[[], None], Tensor, Tensor, Tensor]] = {}
+        self._place.zero_()
+
+    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
+        """Reads prompts into these rows; the first token of each. A lone prompt is read by a graph of its length."""
+        if self.count > 1:
+            return super().prefill(prompts, rows)
+        (prompt,) = prompts
+        bucket = min(-(-len(prompt) // PROMPT_BUCKET) * PROMPT_BUCKET, self.slots)
+        if bucket not in self._prompts:
+            self._prompts[bucket] = self._prompt_graph(bucket)
+        replay, tokens, length, first = self._prompts[bucket]
+        padded = torch.tensor([prompt + [0] * (bucket - len(prompt))])
+        tokens.copy_(padded, non_blocking=True)
+        length.fill_(len(prompt))
+        replay()
+        return Tokens(first[:, None])
+
+    def advance(self, count: int) -> Tokens:
+        """The next token of each of the first `count` rows, a number that `fitting` gave."""
+        self._replays[count]()
+        return Tokens(self._last[:count, None])
+
+    def fitting(self, count: int) -> int:
+        """The fewest rows, `count` or more, that a graph was captured for."""
+        return min(n for n in self._replays if n >= count)
+
+    def _prompt_graph(self, bucket: int) -> tuple[Callable[[], None], Tensor, Tensor, Tensor]:
+        device = self._model.device
+        tokens = torch.zeros(1, bucket, dtype=torch.long, device=device)
+        length, row = torch.ones(1, dtype=torch.long, device=device), torch.zeros(1, dtype=torch.long, device=device)
+        first = torch.zeros(1, dtype=torch.long, device=device)
+        torch._dynamo.mark_dynamic(tokens, 1)
+        replay = capture(lambda: first.copy_(self._reader(tokens, length, row)), self._pool)
+        return replay, tokens, length, first
+
+
+def capture(function: Callable[[], Any], pool: Any) -> Callable[[], None]:
+    """Captures what `function` does on the GPU, in memory of `pool`; calling the result does it again in one launch.
+
+    It runs a few times before: compilers and libraries do things at their first calls that a graph cannot hold.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        function()
+    return graph.replay

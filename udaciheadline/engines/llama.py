@@ -1,0 +1,243 @@
+"""A Llama for inference only: transformers' numbers, without what keeps transformers' model from being fast.
+
+What a compiler or a CUDA graph dislikes is left out: no tensor grows, no shape depends on data, no value is fetched to
+decide what comes next. Three things make that possible:
+
+* The cache has a fixed number of rows (texts) and slots (tokens). A text lies in its row from slot 0 on, so a token's
+  slot is its position, for rotary embeddings and for causality alike. Rows of different lengths need no padding mask:
+  what lies behind a row's own position is never looked at, and is overwritten when the text gets there.
+* Everything but attention treats tokens one by one, so it runs on a flat list of tokens, whichever rows they are from.
+* Query, key and value projections are one matrix, and so are the MLP's gate and up projections: fewer, larger products.
+
+Shapes: m tokens, b rows, t tokens a row, s slots, hidden h, intermediate f; q query heads, n key-value heads of
+dimension d. Llama: Touvron et al. 2023 (https://arxiv.org/abs/2302.13971), with the grouped queries of Ainslie et al.
+2023 (https://arxiv.org/abs/2305.13245).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from udaciheadline.records import Unsupported
+
+Attention = Callable[..., Tensor]
+"""From q (m, q, d), k and v (m, n, d), and a layer's part of the cache, to what each token reads: (m, q * d)."""
+
+Cache = Sequence[tuple[Tensor, ...]]
+"""Keys and values of each layer, (b, n, s, d) both; nothing where no step follows."""
+
+
+def project(x: Tensor, weight: Tensor) -> Tensor:
+    """x (m, i) times weight (o, i), transposed: (m, o).
+
+    For a single token there is no matrix to multiply, only a weight to read. Written out as products and sums, a
+    compiler fuses it with the norm before and the activation after it, which a call into a library of matrix products
+    does not allow. Sums are kept in float32, as the library does.
+    """
+    if len(x) == 1 and torch.compiler.is_compiling():
+        return (x.float() * weight.float()).sum(-1, dtype=torch.float32).to(x.dtype)[None]
+    return F.linear(x, weight)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) * weight, computed in float32."""
+    y = x.float()
+    return (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns each pair (x[i], x[i + d/2]) by its position's angle: x (m, heads, d), cos and sin (m, 1, d/2).
+
+    Scores then depend on the distance of two tokens alone (RoPE, Su et al. 2021, https://arxiv.org/abs/2104.09864).
+    """
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def rotary_frequencies(head_dim: int, parameters: dict[str, Any]) -> Tensor:
+    """Radians a position for each of the d/2 pairs, by the `rope_parameters` of a Hugging Face configuration.
+
+    "default" is theta^(-2i/d). "llama3" (Llama 3.1) slows low frequencies down by `factor`, so that a longer text
+    turns them no further than the text of pre-training did, keeps high ones, and blends in between. Raises Unsupported
+    for another type.
+    """
+    frequencies = parameters["rope_theta"] ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    kind = parameters.get("rope_type", "default")
+    if kind == "default":
+        return frequencies
+    if kind != "llama3":
+        raise Unsupported(
+            f"its rotary embeddings are of type {kind!r}, and the compiled engine knows default and llama3"
+        )
+    turns = parameters["original_max_position_embeddings"] * frequencies / (2 * math.pi)  # in a text of pre-training
+    low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / parameters["factor"])
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, source: Any, config: Any) -> None:
+        super().__init__()
+        attention, mlp = source.self_attn, source.mlp
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.eps = config.rms_norm_eps
+        self.attention_norm = _weight(source.input_layernorm)  # (h)
+        self.qkv = _weight(attention.q_proj, attention.k_proj, attention.v_proj)  # ((q + 2n)d, h)
+        self.out = _weight(attention.o_proj)  # (h, qd)
+        self.mlp_norm = _weight(source.post_attention_layernorm)  # (h)
+        self.gate_up = _weight(mlp.gate_proj, mlp.up_proj)  # (2f, h)
+        self.down = _weight(mlp.down_proj)  # (h, f)
+
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attention: Attention,
+        memory: tuple[Tensor, ...],
+        keep: Tensor | None,
+    ) -> Tensor:
+        """x (m, h) to (m, h), with this layer's part of the cache; only the tokens in `keep` (k) go on after attention,
+        where it is given."""
+        y = project(rms_norm(x, self.attention_norm, self.eps), self.qkv).view(len(x), -1, self.head_dim)
+        qk, v = y.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
+        q, k = rotate(qk, cos, sin).split([self.heads, self.kv_heads], dim=1)
+        read = attention(q, k, v, *memory)
+        if keep is not None:
+            x, read = x[keep], read[keep]
+        x = x + project(read, self.out)
+        gate, up = project(rms_norm(x, self.mlp_norm, self.eps), self.gate_up).chunk(2, dim=-1)
+        return x + project(F.silu(gate) * up, self.down)
+
+
+class Llama(nn.Module):
+    """The model, filled from a transformers Llama, whose weights it takes over layer by layer: `source` is of no use
+    afterwards, and no second copy of the weights is ever held.
+
+    `length` is the longest text in tokens, prompt and headline together. Raises Unsupported for a model that is not a
+    Llama, or has something that no Llama of Meta's has.
+    """
+
+    def __init__(self, source: Any, length: int) -> None:
+        super().__init__()
+        config = source.config
+        _check(config)
+        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self.head_dim = config.head_dim
+        self.eps, self.length = config.rms_norm_eps, length
+        self.embedding = _weight(source.model.embed_tokens)  # (vocabulary, h)
+        self.head = self.embedding if config.tie_word_embeddings else _weight(source.lm_head)
+        self.norm = _weight(source.model.norm)
+        self.device = self.embedding.device
+        self.layers = nn.ModuleList()
+        for i in range(config.num_hidden_layers):
+            self.layers.append(Layer(source.model.layers[i], config))
+            source.model.layers[i] = nn.Identity()
+        angles = torch.outer(torch.arange(length), rotary_frequencies(config.head_dim, config.rope_parameters))
+        angles = angles.to(self.embedding.device)[:, None]  # (length, 1, d/2)
+        self._cos, self._sin = angles.cos(), angles.sin()
+
+    def read_once_a_pass(self) -> list[Tensor]:
+        """The weights that a pass over any number of tokens has to read: of the embedding, a pass needs a few rows."""
+        return [w for w in self.parameters() if w is not self.embedding or w is self.head]
+
+    def cache(self, rows: int, slots: int) -> Cache:
+        """An empty cache for `rows` texts of at most `slots` tokens."""
+        shape = (rows, self.kv_heads, slots, self.head_dim)
+        return [(self.embedding.new_zeros(shape), self.embedding.new_zeros(shape)) for _ in self.layers]
+
+    def prefill(self, tokens: Tensor, lengths: Tensor, cache: Cache, rows: Tensor) -> Tensor:
+        """Reads prompts: tokens (b, t), the first `lengths` (b) of each row; logits (b, vocabulary) of the next token.
+
+        Their keys and values go to the `rows` (b) of the cache. In the last layer only each prompt's last token is
+        still of interest, since nothing later asks for what the others would say there.
+        """
+        b, t = tokens.shape
+
+        def attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            k, v = (x.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2) for x in (k, v))
+            keys[rows, :, :t], values[rows, :, :t] = k, v
+            return self._causal(q, k, v)
+
+        positions = torch.arange(t, device=tokens.device).repeat(b)
+        last = torch.arange(b, device=tokens.device) * t + lengths - 1
+        return self._logits(tokens.flatten(), positions, attention, cache, last)
+
+    def decode(self, tokens: Tensor, slots: Tensor, cache: Cache) -> Tensor:
+        """One step of the first b rows of the cache: tokens (b) at their slots (b); logits (b, vocabulary)."""
+        b = len(tokens)
+        place = slots.view(b, 1, 1, 1).expand(b, self.kv_heads, 1, self.head_dim)
+        seen = torch.arange(cache[0][0].shape[2], device=slots.device) <= slots[:, None]  # (b, s)
+
+        def attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            keys, values = keys[:b], values[:b]
+            keys.scatter_(2, place, k[:, :, None])
+            values.scatter_(2, place, v[:, :, None])
+            # The queries that share a key-value head take the place of a text's tokens: (b, n, q/n, d).
+            return attend(q.view(b, self.kv_heads, -1, self.head_dim), keys, values, seen).flatten(1)
+
+        return self._logits(tokens, slots, attention, cache)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits (b, t, vocabulary) of whole texts, tokens (b, t), without a cache."""
+        b, t = tokens.shape
+
+        def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            k, v = (x.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2) for x in (k, v))
+            return self._causal(q, k, v)
+
+        positions = torch.arange(t, device=tokens.device).repeat(b)
+        return self._logits(tokens.flatten(), positions, attention, [()] * len(self.layers)).view(b, t, -1)
+
+    def _logits(
+        self, tokens: Tensor, positions: Tensor, attention: Attention, cache: Cache, keep: Tensor | None = None
+    ) -> Tensor:
+        """Tokens (m) at their positions (m) through all layers: logits (m, vocabulary), or those of `keep` (k)."""
+        x = F.embedding(tokens, self.embedding)
+        cos, sin = self._cos[positions], self._sin[positions]
+        for layer, memory in zip(self.layers, cache, strict=True):
+            x = layer(x, cos, sin, attention, memory, keep if layer is self.layers[-1] else None)
+        return project(rms_norm(x, self.norm, self.eps), self.head)
+
+    def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Each token reads its own text up to itself: q (b * t, q, d), k and v (b, n, t, d)."""
+        b, _, t, d = k.shape
+        q = q.view(b, t, self.heads, d).transpose(1, 2)
+        read = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (b, q, t, d)
+        return read.transpose(1, 2).reshape(b * t, -1)
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    """Each query reads the slots that its text has `seen` (b, s): q (b, n, g, d), keys and values (b, n, s, d).
+
+    For one text it is written out, for the reason that `project` gives.
+    """
+    seen = seen[:, None, None]
+    if len(q) > 1 or not torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
+    scores = (q[:, :, :, None].float() * keys[:, :, None]).sum(-1) / math.sqrt(q.shape[-1])  # (b, n, g, s)
+    shares = scores.masked_fill(~seen, -math.inf).softmax(-1)
+    return (shares[..., None] * values[:, :, None]).sum(-2).to(q.dtype)
+
+
+def _weight(*modules: Any) -> nn.Parameter:
+    """Their weights, one under the other."""
+    weights = [module.weight.detach() for module in modules]
+    return nn.Parameter(weights[0] if len(weights) == 1 else torch.cat(weights), requires_grad=False)
+
+
+def _check(config: Any) -> None:
+    if config.model_type != "llama":
+        raise Unsupported(
+            f"it is a {config.model_type} model: the compiled engine runs Llama, use --engine transformers"
+        )
+    for name, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        if (value := getattr(config, name)) != expected:
+            raise Unsupported(f"its {name} is {value!r}, and the compiled engine runs Llama with {expected!r}")

@@ -1,0 +1,64 @@
+"""Taking the launches away: a cache that does not grow, a step that is compiled, a loop that does not ask.
+
+At batch 1 a token needs each weight once: Llama-3.2-1B in bfloat16 is 2.5 GB, half a millisecond for a GPU that reads
+4.3 TB/s. `generate` takes nine: the rest is Python that decides what comes next, and some three hundred kernels
+that are launched one by one, each of them over before the next one is there. On that program most other optimisations
+look useless, because they make short what was never long.
+
+* **static-cache**: transformers' own remedy. With a cache of fixed length all steps have the same shapes, so
+  the forward pass can be compiled and captured once. The prompt, and the loop around the pass, stay as they were.
+* **compiled**: our own loop on our own Llama (`engines/compiled.py`): prompt, step and loop compiled, on a GPU captured
+  as CUDA graphs; no waiting for the host. A headline at a time, for the reader who waits for it.
+* **compiled-batch**: the same program for a job of many articles, as many at a time as is fastest. A row of the batch
+  whose headline has ended takes the next article.
+
+It is not faster where a step is long by itself: large batches of large models are bound by arithmetic. And it costs
+a build: compiling takes a minute, which a process that writes three headlines never earns back. On a CPU the same
+holds with other words: not launches but the dispatch of small operations is what the compiler takes away.
+"""
+
+from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.techniques._technique import REFERENCE, Technique
+
+
+def build_static_cache(spec: EngineSpec) -> Engine:
+    """`generate` with a static cache, which compiles its decode step on CUDA."""
+    from udaciheadline.engines.transformers import TransformersEngine
+    from udaciheadline.models import load_model, load_tokenizer
+
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
+    tokenizer = load_tokenizer(spec.model)
+    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, static_cache=True)
+
+
+def build_compiled(spec: EngineSpec) -> Engine:
+    """The compiled engine on the main model, ready for one article at a time."""
+    return _build(spec, alone=True)
+
+
+def build_compiled_batch(spec: EngineSpec) -> Engine:
+    """The compiled engine on the main model, which makes itself ready for a job when the first one comes."""
+    return _build(spec, alone=False)
+
+
+def _build(spec: EngineSpec, alone: bool) -> Engine:
+    from udaciheadline.engines.compiled import CompiledEngine
+    from udaciheadline.models import load_model, load_tokenizer
+
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
+    return CompiledEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens, alone=alone)
+
+
+TECHNIQUES = (
+    Technique("static-cache", "Static Cache", 22, build_static_cache, exact_to=REFERENCE, needs_cuda=True),
+    Technique("compiled", "Compiled", 24, build_compiled, exact_to=REFERENCE, batches=False, engines=("compiled",)),
+    Technique(
+        "compiled-batch",
+        "Compiled, Offline",
+        25,
+        build_compiled_batch,
+        exact_to=REFERENCE,
+        offline=True,
+        engines=("compiled",),
+    ),
+)
