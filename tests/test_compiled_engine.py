@@ -21,7 +21,7 @@ from udaciheadline.engines.compiled import MAX_LENGTH, CompiledEngine
 from udaciheadline.engines.transformers import TransformersEngine
 from udaciheadline.models import load_model
 from udaciheadline.prompts import extract_headline, prompt_for
-from udaciheadline.records import UsageError
+from udaciheadline.records import Unsupported, UsageError
 
 EOS = 1
 LENGTH = 25
@@ -553,6 +553,20 @@ def test_a_lone_prompt_has_threads_by_the_models_size_and_a_batch_has_all(
 def test_one_prompt_is_ready_when_the_engine_is_and_only_where_that_is_asked_for(build, uncompiled):
     assert "one" in build(alone=True)._rows
     assert build(alone=False)._rows == {}
+
+
+def test_a_model_of_too_many_layers_to_compile_on_a_cpu_is_unsupported_one_article_at_a_time(build, monkeypatch):
+    monkeypatch.setattr(module, "CPU_LAYERS", 3)
+    with pytest.raises(Unsupported, match=r"4 layers would take minutes to compile on a CPU.*limit is 3 layers"):
+        build(alone=True)
+
+
+def test_such_a_model_still_does_jobs_even_of_a_single_article(build, prompts, expected, monkeypatch):
+    monkeypatch.setattr(module, "CPU_LAYERS", 3)
+    engine = build(alone=False)
+    assert tokens(engine.generate(prompts[:5])) == expected[:5]
+    assert tokens(engine.generate(prompts[:1])) == expected[:1]
+    assert not isinstance(engine._rows["one"], CompiledRow)
 
 
 def test_close_lets_go_of_the_model(build, prompts):

@@ -26,12 +26,13 @@ from udaciheadline.engines._rows import CompiledRow, GraphedRows, Rows, Tokens
 from udaciheadline.engines._texts import end_tokens, fitting, likelihood
 from udaciheadline.engines.llama import Llama
 from udaciheadline.prompts import extract_headline
-from udaciheadline.records import BuildInfo, Generation, UsageError
+from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
 
 MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}  # of prompts read together: enough to keep the device busy
 FREE_SHARE = 0.125  # of the rows, at which new prompts are read, or the others close ranks: neither is free
+CPU_LAYERS = 12  # compiled into one C++ function for a CPU: 16 took 505 s, and reading their weights is most of a step
 THREAD_BYTES = 8 * 2**20  # weights a step must read for a second thread on a CPU to pay: it has to be woken first
 
 
@@ -50,8 +51,8 @@ class CompiledEngine:
     """Greedy headlines from a transformers Llama, whose weights it takes over (`source` is of no use afterwards).
 
     With `alone`, what a single prompt needs is compiled at once, otherwise when the first one comes. `details` are the
-    technique's own figures, passed through to the report. Raises Unsupported for a model that is not a Llama, and
-    UsageError where compiling fails.
+    technique's own figures, passed through to the report. Raises Unsupported for a model that is not a Llama, or
+    has too many layers to compile on this CPU, and UsageError where compiling fails.
     """
 
     def __init__(
@@ -69,6 +70,12 @@ class CompiledEngine:
         self._model = Llama(source, MAX_LENGTH)
         head, self._device = self._model.head, self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
+        self._compiles = self._device == "cuda" or len(self._model.layers) <= CPU_LAYERS
+        if alone and not self._compiles:
+            raise Unsupported(
+                f"its {len(self._model.layers)} layers would take minutes to compile on a CPU, for little: reading the "
+                f"weights is most of a step there; the limit is {CPU_LAYERS} layers"
+            )
         self._rows: dict[str, Rows] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
@@ -159,7 +166,7 @@ class CompiledEngine:
             slots = -(-needed // SLOTS[kind]) * SLOTS[kind]
             if self._device == "cuda":
                 rows = GraphedRows(self._model, size, slots)
-            elif size == 1:
+            elif size == 1 and self._compiles:
                 rows = CompiledRow(self._model, slots, sorted(self._ends), self._max_new_tokens)
             else:
                 rows = Rows(self._model, size, slots)

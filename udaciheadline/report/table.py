@@ -113,7 +113,7 @@ def _legend(records: Sequence[Record]) -> list[str]:
     for record in records:
         if (t := record.throughput) is not None and t.refused_batch_size is not None:
             lines.append(f"{record.technique}: {t.refused_batch_size} articles at a time did not fit in memory.")
-        if t is not None and record.measurement is None and reference is not None:
+        if t is not None and record.measurement is None and record.technique != REFERENCE and reference is not None:
             ratio = t.headlines_per_second / reference.headlines_per_second
             lines.append(f"{record.technique}: {ratio:.2f} times the offline rate of {REFERENCE}.")
         if (m := record.measurement) is not None and m.acceptance_rate is not None:
