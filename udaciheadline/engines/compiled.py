@@ -180,18 +180,17 @@ class CompiledEngine:
         made: deque[tuple[Tokens, list[_Text | None]]] = deque()  # what was launched and not looked at yet
         while True:
             free = [row for row, text in enumerate(flying) if text is None]
-            if len(free) >= FREE_SHARE * len(flying):
-                if waiting:
-                    for group in self._groups(waiting, free):
-                        for text in group:
-                            flying[text.row] = text
-                        made.append((rows.prefill([t.prompt for t in group], [t.row for t in group]), [*group]))
-                elif len(free) == len(flying):
-                    return
-                else:
-                    flying = self._close_ranks(rows, flying)
-                    made.append((rows.advance(len(flying)), flying[:]))
+            many_free = len(free) >= FREE_SHARE * len(flying)
+            if waiting and many_free:
+                for group in self._groups(waiting, free):
+                    for text in group:
+                        flying[text.row] = text
+                    made.append((rows.prefill([t.prompt for t in group], [t.row for t in group]), [*group]))
+            elif len(free) == len(flying):
+                return
             else:
+                if many_free:
+                    flying = self._close_ranks(rows, flying)
                 made.append((rows.advance(len(flying)), flying[:]))
             while len(made) > self._lag:
                 self._look(*made.popleft(), flying)
