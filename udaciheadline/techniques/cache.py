@@ -18,21 +18,24 @@ from udaciheadline.techniques._technique import REFERENCE, Technique
 
 def build_baseline(spec: EngineSpec) -> Engine:
     """`generate(use_cache=False)`."""
-    return _build(spec, use_cache=False)
+    return build(spec, use_cache=False)
 
 
 def build_kv_cache(spec: EngineSpec) -> Engine:
     """`generate(use_cache=True)` with transformers' default, growing cache."""
-    return _build(spec, use_cache=True)
+    return build(spec)
 
 
-def _build(spec: EngineSpec, use_cache: bool) -> Engine:
+def build(spec: EngineSpec, *, use_cache: bool = True, static_cache: bool = False) -> Engine:
+    """The main model on transformers, with these options of the engine."""
     from udaciheadline.engines.transformers import TransformersEngine
     from udaciheadline.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     tokenizer = load_tokenizer(spec.model)
-    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, use_cache=use_cache)
+    return TransformersEngine(
+        model, tokenizer, max_new_tokens=spec.max_new_tokens, use_cache=use_cache, static_cache=static_cache
+    )
 
 
 TECHNIQUES = (

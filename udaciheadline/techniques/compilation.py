@@ -1,7 +1,7 @@
 """Taking the launches away: a cache that does not grow, a step that is compiled, a loop that does not ask.
 
 At batch 1 a token needs each weight once: Llama-3.2-1B in bfloat16 is 2.5 GB, half a millisecond for a GPU that reads
-4.3 TB/s. `generate` takes nine: the rest is Python that decides what comes next, and some three hundred kernels
+4.3 TB/s. `generate` takes nine: the rest is Python that decides what comes next, and hundreds of kernels
 that are launched one by one, each of them over before the next one is there. On that program most other optimisations
 look useless, because they make short what was never long.
 
@@ -19,16 +19,12 @@ holds with other words: not launches but the dispatch of small operations is wha
 
 from udaciheadline.records import Engine, EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
+from udaciheadline.techniques.cache import build
 
 
 def build_static_cache(spec: EngineSpec) -> Engine:
     """`generate` with a static cache, which compiles its decode step on CUDA."""
-    from udaciheadline.engines.transformers import TransformersEngine
-    from udaciheadline.models import load_model, load_tokenizer
-
-    model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    tokenizer = load_tokenizer(spec.model)
-    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, static_cache=True)
+    return build(spec, static_cache=True)
 
 
 def build_compiled(spec: EngineSpec) -> Engine:
