@@ -25,8 +25,8 @@ In bfloat16 and float16, weights that were multiplied are rounded once more, exc
 the embedded main model to 1B and the target to 8B.
 
 When it misleads. Most *activations* are zeros, even if most weights are not: a GPU that multiplies by zeros draws less
-power and may clock higher, so the times of large batches and long prompts are optimistic. (Matrices all of zeros are
-worse: on an H200 they were multiplied 13 % faster than noise.) The noise was never trained: pruning, which compares
+power and may clock higher, so the times of large batches and long prompts are optimistic. (Matrices all of zeros would
+be worse.) The noise was never trained: pruning, which compares
 magnitudes, and quantisation, where weights of a row share a scale, meet a mixture, and hurt it otherwise than a trained
 large model. And the headlines are a small model's, whatever the size.
 """

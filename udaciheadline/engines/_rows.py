@@ -84,9 +84,9 @@ class Rows:
 class CompiledRow(Rows):
     """One text on a CPU: all its tokens in one call of one compiled program.
 
-    At batch 1 a step is some two hundred small operations, whose dispatch costs several times what they compute.
-    Inductor makes one C++ function of them; the loop over the tokens goes into the same program, since even calling
-    a compiled function costs as much as half a step of a small model.
+    At batch 1 a step of the embedded model is some hundred small operations, whose dispatch costs several times what
+    they compute. Inductor makes one C++ function of them; the loop over the tokens goes into the same program, since
+    even calling a compiled function costs nearly half as much as a step of a small model.
     """
 
     def __init__(self, model: Llama, slots: int, ends: Sequence[int], new_tokens: int) -> None:
