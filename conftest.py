@@ -230,6 +230,12 @@ def row(request: pytest.FixtureRequest, bench_session: BenchSession) -> Iterator
         row.close()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_generate_json(benchmarks: list[Any]) -> None:
+    """Saves what was measured: pytest-benchmark fails on a benchmark that Ctrl-C cut off before its first round."""
+    benchmarks[:] = [benchmark for benchmark in benchmarks if benchmark]
+
+
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     if session := config.stash.get(SESSION, None):
         machine_info["udaciheadline"] = session.run.environment

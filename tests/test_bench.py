@@ -245,7 +245,7 @@ def hanging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Hanging]]
         results, mark = tmp_path_factory.mktemp(f"hanging{number}"), uuid.uuid4().hex
         chosen = faulty(results, "kv-cache,hangs")
         process = subprocess.Popen(
-            command(results, *chosen, "--articles", "2", "--batch-size", "1"),
+            command(results, *chosen, "--articles", "2", "--batch-size", "1", "--benchmark-autosave"),
             cwd=ROOT,
             env=environment(MARK_OF_THIS_TEST=mark),
             stdout=subprocess.DEVNULL,
@@ -281,6 +281,10 @@ def test_a_session_cut_short_keeps_the_finished_rows_and_leaves_no_process(
     assert session.processes() == []
     (record,) = records(session.results).values()
     assert (record["technique"], record["throughput"]["batch_size"]) == ("kv-cache", 1)
+    saved = [json.loads(path.read_text("utf-8")) for path in session.results.glob("*/*.json")]
+    names = [[benchmark["name"] for benchmark in file["benchmarks"]] for file in saved]
+    both = ["test_latency[kv-cache]", "test_throughput[kv-cache]"]
+    assert names == ([both] if number == signal.SIGINT else [])
 
 
 @pytest.mark.parametrize(

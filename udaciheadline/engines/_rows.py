@@ -147,6 +147,7 @@ class GraphedRows(Rows):
         self._replays = {n: capture(partial(step, self._last[:n], self._place[:n]), self._pool) for n in sizes}
         self._prompts: dict[int, tuple[Callable[[], None], Tensor, Tensor, Tensor]] = {}
         self._place.zero_()
+        self._row = torch.zeros(1, dtype=torch.long, device=model.device)  # graphs read it: it must outlive them
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads prompts into these rows; the first token of each. A lone prompt is read by a graph of its length."""
@@ -175,10 +176,10 @@ class GraphedRows(Rows):
     def _prompt_graph(self, bucket: int) -> tuple[Callable[[], None], Tensor, Tensor, Tensor]:
         device = self._model.device
         tokens = torch.zeros(1, bucket, dtype=torch.long, device=device)
-        length, row = torch.ones(1, dtype=torch.long, device=device), torch.zeros(1, dtype=torch.long, device=device)
+        length = torch.ones(1, dtype=torch.long, device=device)
         first = torch.zeros(1, dtype=torch.long, device=device)
         torch._dynamo.mark_dynamic(tokens, 1)
-        replay = capture(lambda: first.copy_(self._reader(tokens, length, row)), self._pool)
+        replay = capture(lambda: first.copy_(self._reader(tokens, length, self._row)), self._pool)
         return replay, tokens, length, first
 
 
