@@ -14,6 +14,8 @@ from udaciheadline.techniques import techniques
 
 # Before torch is imported: two threads that wait for each other crawl on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before Triton is imported: its kernels are run by an interpreter, on the CPU.
+os.environ["TRITON_INTERPRET"] = "1"
 
 # The same examples on every run, and no time limit on a busy machine.
 settings.register_profile("tests", database=None, derandomize=True, deadline=None)

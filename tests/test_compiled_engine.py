@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from udaciheadline import measure, newswire
-from udaciheadline.engines import _rows
+from udaciheadline.engines import _graphs, _kernels, _rows
 from udaciheadline.engines import compiled as module
-from udaciheadline.engines._rows import CompiledRow, GraphedRows, Rows
+from udaciheadline.engines._graphs import GraphedRow, GraphedRows
+from udaciheadline.engines._rows import CompiledRow, Rows
 from udaciheadline.engines.compiled import MAX_LENGTH, CompiledEngine
 from udaciheadline.engines.transformers import TransformersEngine
 from udaciheadline.models import load_model
@@ -102,10 +103,20 @@ def graphed(uncompiled, monkeypatch):
         captures.append(function)
         return function
 
-    monkeypatch.setattr(_rows, "capture", capture)
+    def step(model, cache, last, place):
+        """What the kernels do (tests/test_kernels.py)."""
+
+        def call():
+            last.copy_(model.decode(last, place, cache).argmax(-1))
+            place.add_(1)
+
+        return call
+
+    monkeypatch.setattr(_graphs, "capture", capture)
+    monkeypatch.setattr(_kernels, "Step", step)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(module, "Rows", GraphedRows)
-    monkeypatch.setattr(module, "CompiledRow", lambda model, slots, *_: GraphedRows(model, 1, slots))
+    monkeypatch.setattr(module, "CompiledRow", lambda model, slots, *_: GraphedRow(model, slots))
     return captures
 
 
@@ -113,7 +124,7 @@ def graphed(uncompiled, monkeypatch):
 def calls(monkeypatch):
     """What is asked of the rows: the lengths of prompts that were read together, and the rows of each step."""
     noted = SimpleNamespace(read=[], steps=[])
-    for kind in (Rows, GraphedRows):
+    for kind in (Rows, GraphedRow, GraphedRows):
         monkeypatch.setattr(kind, "advance", spying(kind.advance, noted.steps))
     monkeypatch.setattr(Rows, "prefill", spying(Rows.prefill, noted.read, lambda prompts: [len(p) for p in prompts]))
     return noted
@@ -334,6 +345,15 @@ def test_tokens_that_are_looked_at_a_step_late_are_the_same(build, prompts, expe
 # -- the cache -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_no_step_is_launched_that_no_text_can_need(build, prompts, calls, graphed, count):
+    engine = build(max_new_tokens=4)
+    engine._lag = 1
+    engine._ends = set()
+    assert {len(row) for row in tokens(engine.generate(prompts[:count]))} == {4}
+    assert len(calls.steps) == 3
+
+
 def test_a_text_that_is_too_long_is_refused_in_one_sentence_with_both_numbers(build, tokenizer):
     prompt = "word " * MAX_LENGTH
     count = len(tokenizer(prompt)["input_ids"])
@@ -491,7 +511,7 @@ def test_with_graphs_the_tokens_of_a_lone_prompt_are_the_same(build, prompts, ex
     engine._lag = lag
     assert [engine.generate([prompt])[0].token_ids for prompt in prompts[:12]] == expected[:12]
     assert tokens(engine.generate(prompts[:5], batch_size=1)) == expected[:5]
-    assert isinstance(engine._rows["one"], GraphedRows)
+    assert isinstance(engine._rows["one"], GraphedRow)
 
 
 def test_a_step_is_captured_for_numbers_of_rows_that_halve_and_rows_close_ranks_to_them(build, prompts, graphed, calls):
@@ -507,7 +527,7 @@ def test_a_step_is_captured_for_numbers_of_rows_that_halve_and_rows_close_ranks_
 def test_lone_prompts_share_a_graph_where_their_lengths_round_up_to_the_same(build, prompts, graphed):
     engine = build()
     generations = [engine.generate([prompt])[0] for prompt in (*prompts[:8], "A few words", *prompts[8:12])]
-    buckets = {-(-g.prompt_tokens // _rows.PROMPT_BUCKET) for g in generations}
+    buckets = {-(-g.prompt_tokens // _graphs.PROMPT_BUCKET) for g in generations}
     assert len(buckets) > 1
     assert len(graphed) == len(buckets) + 1  # the step
 

@@ -1,11 +1,12 @@
-"""The texts in flight on a device, and how a prompt is read and a token written there: once for each kind of device.
+"""The texts in flight, and how a prompt is read and a token written: as it is, and compiled for a CPU.
+
+What a GPU does instead stands in `_graphs.py`.
 
 A row of the cache holds one text. `prefill` reads prompts into rows, `advance` writes one or more tokens to the first
 rows; both return at once, with tokens that are on their way to the host.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,6 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from udaciheadline.engines.llama import Llama
-
-PROMPT_BUCKET = 32  # CUDA graphs have fixed shapes: a lone prompt is padded to a multiple of this many tokens
 
 
 class Tokens:
@@ -125,76 +124,3 @@ class CompiledRow(Rows):
         made = last.new_zeros(max(self._steps, 1))
         start = (torch.zeros((), dtype=torch.long), last.clone(), place.clone(), made, *cache)
         return while_loop(unfinished, body, start)[3]
-
-
-class GraphedRows(Rows):
-    """Rows on CUDA: a step is compiled and captured in a CUDA graph, one launch for all its kernels.
-
-    A graph has fixed shapes, so there is one for each of a few numbers of rows, halving from `count` on.
-    """
-
-    def __init__(self, model: Llama, count: int, slots: int) -> None:
-        super().__init__(model, count, slots)
-        alone = count == 1
-        # Alone, a step reads matrices and multiplies none: Inductor then searches for the tiling that reads fastest.
-        options: dict[str, Any] = {"coordinate_descent_tuning": True} if alone else {}
-        step = torch.compile(self._step, fullgraph=True, dynamic=not alone, options=options)
-        self._reader = torch.compile(self._read, fullgraph=True, dynamic=True)
-        sizes = [count]
-        while sizes[-1] >= 16:
-            sizes.append(sizes[-1] // 2)
-        self._pool = torch.cuda.graph_pool_handle()  # graphs run one after another, so they can share their memory
-        self._replays = {n: capture(partial(step, self._last[:n], self._place[:n]), self._pool) for n in sizes}
-        self._prompts: dict[int, tuple[Callable[[], None], Tensor, Tensor, Tensor]] = {}
-        self._place.zero_()
-        self._row = torch.zeros(1, dtype=torch.long, device=model.device)  # graphs read it: it must outlive them
-
-    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
-        """Reads prompts into these rows; the first token of each. A lone prompt is read by a graph of its length."""
-        if self.count > 1:
-            return super().prefill(prompts, rows)
-        (prompt,) = prompts
-        bucket = min(-(-len(prompt) // PROMPT_BUCKET) * PROMPT_BUCKET, self.slots)
-        if bucket not in self._prompts:
-            self._prompts[bucket] = self._prompt_graph(bucket)
-        replay, tokens, length, first = self._prompts[bucket]
-        padded = torch.tensor([prompt + [0] * (bucket - len(prompt))])
-        tokens.copy_(padded, non_blocking=True)
-        length.fill_(len(prompt))
-        replay()
-        return Tokens(first[:, None])
-
-    def advance(self, count: int) -> Tokens:
-        """The next token of each of the first `count` rows, a number that `fitting` gave."""
-        self._replays[count]()
-        return Tokens(self._last[:count, None])
-
-    def fitting(self, count: int) -> int:
-        """The fewest rows, `count` or more, that a graph was captured for."""
-        return min(n for n in self._replays if n >= count)
-
-    def _prompt_graph(self, bucket: int) -> tuple[Callable[[], None], Tensor, Tensor, Tensor]:
-        device = self._model.device
-        tokens = torch.zeros(1, bucket, dtype=torch.long, device=device)
-        length = torch.ones(1, dtype=torch.long, device=device)
-        first = torch.zeros(1, dtype=torch.long, device=device)
-        torch._dynamo.mark_dynamic(tokens, 1)
-        replay = capture(lambda: first.copy_(self._reader(tokens, length, self._row)), self._pool)
-        return replay, tokens, length, first
-
-
-def capture(function: Callable[[], Any], pool: Any) -> Callable[[], None]:
-    """Captures what `function` does on the GPU, in memory of `pool`; calling the result does it again in one launch.
-
-    It runs a few times before: compilers and libraries do things at their first calls that a graph cannot hold.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
-        function()
-    return graph.replay

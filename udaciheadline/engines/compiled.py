@@ -3,8 +3,8 @@
 transformers' `generate` spends most of a small batch's time between kernels: Python decides what comes next, launches
 some ten kernels a layer, and looks after every token whether the text has ended. Here
 
-* a **step** (forward pass, argmax, token and position moved on) is one compiled program over tensors that stay where
-  they are; on CUDA it is captured in a CUDA graph too, and replayed with one launch (`_rows.py`);
+* a **step** (forward pass, argmax, token and position moved on) is one launch over tensors that stay where they are: a
+  compiled program on a CPU (`_rows.py`), a CUDA graph of few fused kernels on a GPU (`_graphs.py`, `_kernels.py`);
 * the host looks at a step's tokens while the next step is already running (CUDA), so that the device never waits for
   it. A text that has ended is noticed one step late; that step's token is thrown away, its time is in the figures;
 * a **job** of many texts flows through a fixed number of rows, longest prompts first, so that prompts read together
@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from udaciheadline import measure
-from udaciheadline.engines._rows import CompiledRow, GraphedRows, Rows, Tokens
+from udaciheadline.engines._graphs import GraphedRow, GraphedRows
+from udaciheadline.engines._rows import CompiledRow, Rows, Tokens
 from udaciheadline.engines._texts import end_tokens, fitting, likelihood
 from udaciheadline.engines.llama import Llama
 from udaciheadline.prompts import extract_headline
@@ -42,6 +43,7 @@ class _Text:
     def __init__(self, prompt: list[int]) -> None:
         self.prompt = prompt
         self.new: list[int] = []
+        self.asked = 0  # tokens that were launched, whether they have arrived or not
         self.row = -1
         self.done = False
         self.first_token_at = 0.0
@@ -76,6 +78,12 @@ class CompiledEngine:
                 f"its {len(self._model.layers)} layers would take minutes to compile on a CPU, for little: reading the "
                 f"weights is most of a step there; the limit is {CPU_LAYERS} layers"
             )
+        if self._device == "cuda":
+            from udaciheadline.engines import _kernels  # they need Triton, which a CPU build of torch comes without
+
+            _kernels.check(self._model)
+            self._model.compile_layers()
+            torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new length of a prompt
         self._rows: dict[str, Rows] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
@@ -165,7 +173,7 @@ class CompiledEngine:
             self._drop(kind)
             slots = -(-needed // SLOTS[kind]) * SLOTS[kind]
             if self._device == "cuda":
-                rows = GraphedRows(self._model, size, slots)
+                rows = GraphedRow(self._model, slots) if size == 1 else GraphedRows(self._model, size, slots)
             elif size == 1 and self._compiles:
                 rows = CompiledRow(self._model, slots, sorted(self._ends), self._max_new_tokens)
             else:
@@ -185,13 +193,19 @@ class CompiledEngine:
                 for group in self._groups(waiting, free):
                     for text in group:
                         flying[text.row] = text
+                        text.asked = 1
                     made.append((rows.prefill([t.prompt for t in group], [t.row for t in group]), [*group]))
             elif len(free) == len(flying):
                 return
-            else:
+            elif any(text and text.asked < self._max_new_tokens for text in flying):
                 if many_free:
                     flying = self._close_ranks(rows, flying)
                 made.append((rows.advance(len(flying)), flying[:]))
+                for flown in flying:
+                    if flown:
+                        flown.asked += 1
+            else:  # all that may be needed is launched
+                self._look(*made.popleft(), flying)
             while len(made) > self._lag:
                 self._look(*made.popleft(), flying)
 

@@ -16,6 +16,7 @@ dimension d. Llama: Touvron et al. 2023 (https://arxiv.org/abs/2302.13971), with
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 from udaciheadline.records import Unsupported
 
 Attention = Callable[..., Tensor]
-"""From q (m, q, d), k and v (m, n, d), and a layer's part of the cache, to what each token reads: (m, q * d)."""
+"""From queries, keys and values (m, q + 2n, d) before rotation, and a layer's part of the cache, to what each token
+reads: (m, q * d)."""
 
 Cache = Sequence[tuple[Tensor, ...]]
 """Keys and values of each layer, (b, n, s, d) both; nothing where no step follows."""
@@ -85,9 +87,7 @@ class Layer(nn.Module):
     def __init__(self, source: Any, config: Any) -> None:
         super().__init__()
         attention, mlp = source.self_attn, source.mlp
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
-        self.head_dim = config.head_dim
-        self.eps = config.rms_norm_eps
+        self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
         self.attention_norm = _weight(source.input_layernorm)  # (h)
         self.qkv = _weight(attention.q_proj, attention.k_proj, attention.v_proj)  # ((q + 2n)d, h)
         self.out = _weight(attention.o_proj)  # (h, qd)
@@ -96,22 +96,19 @@ class Layer(nn.Module):
         self.down = _weight(mlp.down_proj)  # (h, f)
 
     def forward(
-        self,
-        x: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        attention: Attention,
-        memory: tuple[Tensor, ...],
-        keep: Tensor | None,
+        self, x: Tensor, attention: Attention, memory: tuple[Tensor, ...], keep: Tensor | None = None
     ) -> Tensor:
         """x (m, h) to (m, h), with this layer's part of the cache; only the tokens in `keep` (k) go on after attention,
         where it is given."""
-        y = project(rms_norm(x, self.attention_norm, self.eps), self.qkv).view(len(x), -1, self.head_dim)
-        qk, v = y.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
-        q, k = rotate(qk, cos, sin).split([self.heads, self.kv_heads], dim=1)
-        read = attention(q, k, v, *memory)
-        if keep is not None:
-            x, read = x[keep], read[keep]
+        read = attention(self.before(x), *memory)
+        return self.after(x, read) if keep is None else self.after(x[keep], read[keep])
+
+    def before(self, x: Tensor) -> Tensor:
+        """Queries, keys and values (m, q + 2n, d) of x (m, h)."""
+        return project(rms_norm(x, self.attention_norm, self.eps), self.qkv).view(len(x), -1, self.head_dim)
+
+    def after(self, x: Tensor, read: Tensor) -> Tensor:
+        """x (m, h), with what attention read (m, qd), to (m, h)."""
         x = x + project(read, self.out)
         gate, up = project(rms_norm(x, self.mlp_norm, self.eps), self.gate_up).chunk(2, dim=-1)
         return x + project(F.silu(gate) * up, self.down)
@@ -136,17 +133,27 @@ class Llama(nn.Module):
         self.head = self.embedding if config.tie_word_embeddings else _weight(source.lm_head)
         self.norm = _weight(source.model.norm)
         self.device = self.embedding.device
-        self.layers = nn.ModuleList()
+        self.layers: Sequence[Layer] = nn.ModuleList()  # type: ignore[assignment]
         for i in range(config.num_hidden_layers):
-            self.layers.append(Layer(source.model.layers[i], config))
+            self.layers.append(Layer(source.model.layers[i], config))  # type: ignore[attr-defined]
             source.model.layers[i] = nn.Identity()
         angles = torch.outer(torch.arange(length), rotary_frequencies(config.head_dim, config.rope_parameters))
         angles = angles.to(self.embedding.device)[:, None]  # (length, 1, d/2)
-        self._cos, self._sin = angles.cos(), angles.sin()
+        self.cos, self.sin = angles.cos(), angles.sin()
 
     def read_once_a_pass(self) -> list[Tensor]:
         """The weights that a pass over any number of tokens has to read: of the embedding, a pass needs a few rows."""
         return [w for w in self.parameters() if w is not self.embedding or w is self.head]
+
+    def compile_layers(self) -> None:
+        """Compiles what lies between attention and attention, once for all layers and all numbers of tokens.
+
+        Compiling the whole model at once wins little more on a GPU, and takes as many times as long as it has layers.
+        """
+        for layer in self.layers:
+            layer.before = torch.compile(layer.before, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
+            layer.after = torch.compile(layer.after, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
+        self.rotated = torch.compile(self.rotated, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
 
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` texts of at most `slots` tokens."""
@@ -160,50 +167,69 @@ class Llama(nn.Module):
         still of interest, since nothing later asks for what the others would say there.
         """
         b, t = tokens.shape
+        cos, sin = self._angles(b, t)
 
-        def attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        def attention(y: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            q, k, v = self.rotated(y, cos, sin)
             k, v = (x.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2) for x in (k, v))
             keys[rows, :, :t], values[rows, :, :t] = k, v
             return self._causal(q, k, v)
 
-        positions = torch.arange(t, device=tokens.device).repeat(b)
         last = torch.arange(b, device=tokens.device) * t + lengths - 1
-        return self._logits(tokens.flatten(), positions, attention, cache, last)
+        return self._logits(tokens.flatten(), attention, cache, last)
 
     def decode(self, tokens: Tensor, slots: Tensor, cache: Cache) -> Tensor:
         """One step of the first b rows of the cache: tokens (b) at their slots (b); logits (b, vocabulary)."""
-        b = len(tokens)
-        place = slots.view(b, 1, 1, 1).expand(b, self.kv_heads, 1, self.head_dim)
-        seen = torch.arange(cache[0][0].shape[2], device=slots.device) <= slots[:, None]  # (b, s)
+        return self._logits(tokens, self._attention_of_a_step(slots, cache), cache)
 
-        def attention(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    def _attention_of_a_step(self, place: Tensor, cache: Cache) -> Attention:
+        """What puts one token of each of the first b rows into the cache at its place (b), and then reads the cache."""
+        if place.is_cuda:
+            from udaciheadline.engines import _kernels  # needs Triton, which a CPU build of torch comes without
+
+            return partial(_kernels.attend, self, place)
+        b = len(place)
+        cos, sin = self.cos[place], self.sin[place]
+        slot = place.view(b, 1, 1, 1).expand(b, self.kv_heads, 1, self.head_dim)
+        seen = torch.arange(cache[0][0].shape[2], device=place.device) <= place[:, None]  # (b, s)
+
+        def attention(y: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            q, k, v = self.rotated(y, cos, sin)
             keys, values = keys[:b], values[:b]
-            keys.scatter_(2, place, k[:, :, None])
-            values.scatter_(2, place, v[:, :, None])
+            keys.scatter_(2, slot, k[:, :, None])
+            values.scatter_(2, slot, v[:, :, None])
             # The queries that share a key-value head take the place of a text's tokens: (b, n, q/n, d).
             return attend(q.view(b, self.kv_heads, -1, self.head_dim), keys, values, seen).flatten(1)
 
-        return self._logits(tokens, slots, attention, cache)
+        return attention
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (b, t, vocabulary) of whole texts, tokens (b, t), without a cache."""
         b, t = tokens.shape
+        cos, sin = self._angles(b, t)
 
-        def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        def attention(y: Tensor) -> Tensor:
+            q, k, v = self.rotated(y, cos, sin)
             k, v = (x.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2) for x in (k, v))
             return self._causal(q, k, v)
 
-        positions = torch.arange(t, device=tokens.device).repeat(b)
-        return self._logits(tokens.flatten(), positions, attention, [()] * len(self.layers)).view(b, t, -1)
+        return self._logits(tokens.flatten(), attention, [()] * len(self.layers)).view(b, t, -1)
 
-    def _logits(
-        self, tokens: Tensor, positions: Tensor, attention: Attention, cache: Cache, keep: Tensor | None = None
-    ) -> Tensor:
-        """Tokens (m) at their positions (m) through all layers: logits (m, vocabulary), or those of `keep` (k)."""
+    def rotated(self, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q (m, q, d), k and v (m, n, d) from y (m, q + 2n, d): queries and keys turned by cos and sin (m, 1, d/2)."""
+        qk, v = y.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
+        q, k = rotate(qk, cos, sin).split([self.heads, self.kv_heads], dim=1)
+        return q, k, v
+
+    def _angles(self, b: int, t: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (b * t, 1, d/2) for b texts from their first token on."""
+        return self.cos[:t].repeat(b, 1, 1), self.sin[:t].repeat(b, 1, 1)
+
+    def _logits(self, tokens: Tensor, attention: Attention, cache: Cache, keep: Tensor | None = None) -> Tensor:
+        """Tokens (m) through all layers: logits (m, vocabulary), or those of `keep` (k)."""
         x = F.embedding(tokens, self.embedding)
-        cos, sin = self._cos[positions], self._sin[positions]
         for layer, memory in zip(self.layers, cache, strict=True):
-            x = layer(x, cos, sin, attention, memory, keep if layer is self.layers[-1] else None)
+            x = layer(x, attention, memory, keep if layer is self.layers[-1] else None)
         return project(rms_norm(x, self.norm, self.eps), self.head)
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,0 +1,105 @@
+"""The GPU kernels of a step, run by Triton's interpreter on the CPU: they compute what the model in PyTorch does.
+
+What the interpreter cannot show: speed, and kernels that run ahead of their predecessors.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from udaciheadline.engines import _kernels as kernels
+from udaciheadline.engines.llama import Llama
+from udaciheadline.records import Unsupported
+
+SLOTS = 160  # more than `attend` reads at a time, for one text and for many
+
+
+def model(**changes: object) -> Llama:
+    torch.manual_seed(0)
+    config = {
+        "hidden_size": 96, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 6,
+        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 307, "tie_word_embeddings": False,
+    } | changes  # fmt: skip
+    source = LlamaForCausalLM(LlamaConfig(**config)).eval()
+    with torch.no_grad():
+        for name, weight in source.named_parameters():
+            weight.copy_(torch.rand_like(weight) + 0.5 if "norm" in name else torch.randn_like(weight) / 4)
+    return Llama(source, SLOTS)
+
+
+def read(
+    llama: Llama, lengths: list[int]
+) -> tuple[torch.Tensor, torch.Tensor, list[tuple[torch.Tensor, torch.Tensor]]]:
+    """The cache of random texts of these lengths, with what is in none of them left wild; last tokens and places."""
+    rows = torch.arange(len(lengths))
+    cache = [(k.fill_(7), v.fill_(7)) for k, v in llama.cache(len(lengths), SLOTS)]
+    tokens = torch.randint(0, len(llama.head), (len(lengths), max(lengths)))
+    last = llama.prefill(tokens, torch.tensor(lengths), cache, rows).argmax(-1)
+    return last, torch.tensor(lengths), cache
+
+
+def copied(cache: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(k.clone(), v.clone()) for k, v in cache]
+
+
+@pytest.mark.parametrize("length", [1, 150])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"tie_word_embeddings": True, "num_key_value_heads": 6, "num_attention_heads": 6},
+        {"num_attention_heads": 48, "num_key_value_heads": 2, "num_hidden_layers": 1},
+    ],
+    ids=["grouped", "tied, a key-value head a query", "24 queries a key-value head"],
+)
+@torch.no_grad()
+def test_steps_write_the_tokens_and_the_cache_of_the_model(length: int, changes: dict) -> None:
+    llama = model(**changes)
+    last, place, cache = read(llama, [length])
+    expected, theirs, at = [], copied(cache), place.clone()
+    token = last
+    for _ in range(2):
+        token = llama.decode(token, at, theirs).argmax(-1)
+        expected.append(token.item())
+        at += 1
+    step, made = kernels.Step(llama, cache, last, place), []
+    for _ in range(2):
+        step()
+        made.append(last.item())
+    assert made == expected
+    assert place.item() == length + 2
+    for ours, reference in zip(cache, theirs, strict=True):
+        torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_a_step_does_not_leave_the_cache() -> None:
+    llama = model()
+    last, _, cache = read(llama, [3])
+    place = torch.tensor([SLOTS - 1])
+    kernels.Step(llama, cache, last, place)()
+    assert place.item() == SLOTS - 1
+
+
+@torch.no_grad()
+def test_many_texts_of_different_lengths_are_read_as_the_model_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    llama = model()
+    last, place, cache = read(llama, [40, 1, 150, 33])
+    theirs = copied(cache)
+    expected = llama.decode(last, place, theirs)
+    monkeypatch.setattr(llama, "_attention_of_a_step", lambda at, _: partial(kernels.attend, llama, at))
+    torch.testing.assert_close(llama.decode(last, place, cache), expected, atol=1e-4, rtol=1e-4)
+    for ours, reference in zip(cache, theirs, strict=True):
+        torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dimensions", "fits"), [(8, False), (16, True), (24, False), (100, False), (128, True)])
+def test_heads_have_a_power_of_two_of_dimensions(dimensions: int, fits: bool) -> None:
+    llama = model(head_dim=dimensions, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1)
+    if fits:
+        kernels.check(llama)
+    else:
+        with pytest.raises(Unsupported, match=f"its heads have {dimensions} dimensions, .* use --engine transformers"):
+            kernels.check(llama)

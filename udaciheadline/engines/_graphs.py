@@ -1,0 +1,101 @@
+"""Rows on a GPU: what a step launches is captured in a CUDA graph, and replayed with one launch.
+
+At batch 1 a step of a small model is over before Python has launched its first kernels one by one. A graph has fixed
+shapes and addresses: there is one for each of a few numbers of rows, and one for each length of a lone prompt.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from udaciheadline.engines._rows import Rows, Tokens
+from udaciheadline.engines.llama import Llama
+
+PROMPT_BUCKET = 32  # a lone prompt is padded to a multiple of this many tokens
+FEWEST_ROWS = 8  # that are worth a graph of their own
+
+
+class GraphedRows(Rows):
+    """Many texts: a graph of a step for each of a few numbers of rows, halving from `count` on."""
+
+    def __init__(self, model: Llama, count: int, slots: int) -> None:
+        super().__init__(model, count, slots)
+        sizes = [count]
+        while sizes[-1] >= 2 * FEWEST_ROWS:
+            sizes.append(sizes[-1] // 2)
+        pool = torch.cuda.graph_pool_handle()  # graphs run one after another, so they can share their memory
+        self._replays = {n: capture(partial(self._step, self._last[:n], self._place[:n]), pool) for n in sizes}
+        self._place.zero_()
+
+    def advance(self, count: int) -> Tokens:
+        """The next token of each of the first `count` rows, a number that `fitting` gave."""
+        self._replays[count]()
+        return Tokens(self._last[:count, None])
+
+    def fitting(self, count: int) -> int:
+        """The fewest rows, `count` or more, that a graph was captured for."""
+        return min(n for n in self._replays if n >= count)
+
+
+class GraphedRow(Rows):
+    """One text: a graph of a step in kernels of our own, and one for each length of a prompt, when the first comes."""
+
+    def __init__(self, model: Llama, slots: int) -> None:
+        from udaciheadline.engines._kernels import Step
+
+        super().__init__(model, 1, slots)
+        self._row = torch.zeros(1, dtype=torch.long, device=model.device)  # graphs read it: it must live as long
+        self._pool = torch.cuda.graph_pool_handle()
+        self._replay = capture(Step(model, self._cache, self._last, self._place), self._pool)
+        self._prompts: dict[int, tuple[Callable[[], None], Tensor, Tensor, Tensor]] = {}
+
+    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
+        """Reads the prompt; its first token."""
+        (prompt,) = prompts
+        bucket = min(-(-len(prompt) // PROMPT_BUCKET) * PROMPT_BUCKET, self.slots)
+        if bucket not in self._prompts:
+            self._prompts[bucket] = self._prompt_graph(bucket)
+        replay, tokens, length, first = self._prompts[bucket]
+        tokens.copy_(torch.tensor([prompt + [0] * (bucket - len(prompt))]), non_blocking=True)
+        length.fill_(len(prompt))
+        replay()
+        return Tokens(first[:, None])
+
+    def advance(self, count: int) -> Tokens:
+        """The next token."""
+        self._replay()
+        return Tokens(self._last[:, None])
+
+    def _prompt_graph(self, bucket: int) -> tuple[Callable[[], None], Tensor, Tensor, Tensor]:
+        device = self._model.device
+        tokens = torch.zeros(1, bucket, dtype=torch.long, device=device)
+        length = torch.ones(1, dtype=torch.long, device=device)
+        first = torch.zeros(1, dtype=torch.long, device=device)
+        replay = capture(lambda: first.copy_(self._read(tokens, length, self._row)), self._pool)
+        return replay, tokens, length, first
+
+
+def capture(function: Callable[[], Any], pool: Any) -> Callable[[], None]:
+    """Captures what `function` does on the GPU, in memory of `pool`; calling the result does it again in one launch.
+
+    It runs a few times before: compilers and libraries do things at their first calls that a graph cannot hold.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        function()
+
+    def replay() -> None:
+        # What a graph reads and writes it knows by address: `function` keeps it alive.
+        _ = function
+        graph.replay()
+
+    return replay
