@@ -54,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=ENGINES[0],
         help="of techniques that exist on several (default: %(default)s)",
     )
+    add(
+        "--ranks",
+        type=int,
+        metavar="N",
+        help="processes of a parallel technique (default: all GPUs, up to 4; 2 on CPU)",
+    )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
     dtypes = ("auto", "float32", "bfloat16", "float16")
     add(
@@ -79,7 +85,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option.technique = [name.strip() for name in option.technique.split(",") if name.strip()]
     try:
         techniques.select(option.technique)
-        for name in ("articles", "max_new_tokens", "batch_size"):
+        for name in ("articles", "max_new_tokens", "batch_size", "ranks"):
             if (value := getattr(option, name)) is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: give at least 1")
     except UsageError as error:
@@ -142,8 +148,9 @@ class BenchSession:
         with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
             imports.submit(quality.metric)
             device, dtype = workers.choose_device(option.device, option.dtype)
+            ranks = workers.choose_ranks(option.ranks, device)
         starting = time.perf_counter() - start  # all workers are forked from what this has built
-        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine)
+        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks)
         self.terminal: Any = config.pluginmanager.getplugin("terminalreporter")
         self._capture: Any = config.pluginmanager.getplugin("capturemanager")
         self.progress = progress.Progress(self._write, len(wanted), self.terminal.isatty)

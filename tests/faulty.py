@@ -6,8 +6,11 @@ They join the real ones, so that a whole `pytest bench` can be run with them.
 import os
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
+from torch import distributed
 
 from udaciheadline.records import Engine, EngineSpec, Generation, Unsupported, UsageError
 from udaciheadline.techniques import Technique, techniques
@@ -56,6 +59,22 @@ def killed_while_generating(spec: EngineSpec) -> Engine:
     return _KilledAtThird(spec)
 
 
+def in_rank_1(fault: Callable[[], object], spec: EngineSpec) -> Engine:
+    """Builds nothing: one rank has a fault, the other waits for it."""
+    if distributed.get_rank() == 1:
+        fault()
+    distributed.barrier()
+    raise AssertionError("the ranks have met")
+
+
+def raises() -> None:
+    raise ValueError("the second half is upside down")
+
+
+def is_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 FAULTY = {
     technique.name: technique
     for technique in (
@@ -65,6 +84,10 @@ FAULTY = {
         Technique("killed", "Killed", 4, killed_while_generating),
         Technique("gpu-only", "GPU only", 5, build_kv_cache, needs_cuda=True),
         Technique("unsupported", "Unsupported", 6, is_not_for_this_model),
+        Technique("rank-raises", "Rank raises", 7, partial(in_rank_1, raises), parallel=True),
+        Technique("rank-killed", "Rank killed", 8, partial(in_rank_1, is_killed), parallel=True),
+        Technique("rank-exits", "Rank exits", 9, partial(in_rank_1, partial(os._exit, 3)), parallel=True),
+        Technique("rank-sleeps", "Rank sleeps", 10, partial(in_rank_1, partial(time.sleep, 3600)), parallel=True),
         Technique("hangs", "Hangs", 100, hangs),
     )
 }

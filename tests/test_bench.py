@@ -125,7 +125,7 @@ def test_an_offline_rows_headlines_and_figures_stand_beside_the_others(whole) ->
 def test_exact_techniques_repeat_the_tokens_of_the_row_they_are_exact_to(whole) -> None:
     found = records(whole[0])
     parity = {n: v["status"] for n, r in found.items() for v in r["verdicts"] if v["gate"] == "parity"}
-    exact = ("baseline", "kv-cache", "compiled", "compiled-batch", "speculative")
+    exact = ("baseline", "kv-cache", "compiled", "compiled-batch", "tensor-parallel", "speculative")
     assert parity == dict.fromkeys(exact, "pass")
 
 

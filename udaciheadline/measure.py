@@ -91,6 +91,15 @@ class MemoryMeter:
         return Memory(allocated, reserved, host)
 
 
+def together(peaks: Sequence[Memory]) -> Memory:
+    """The peaks of several processes as those of one: each device's, and the host's, added up."""
+    allocated = zip(*(peak.device_allocated_peak_bytes for peak in peaks), strict=True)
+    reserved = zip(*(peak.device_reserved_peak_bytes for peak in peaks), strict=True)
+    hosts = [peak.host_peak_bytes for peak in peaks]
+    host = None if None in hosts else sum(filter(None, hosts))
+    return Memory(tuple(map(sum, allocated)), tuple(map(sum, reserved)), host)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device or the host has no memory left."""
     import torch

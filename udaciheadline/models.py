@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from udaciheadline import growth
+from udaciheadline import growth, parallel
 from udaciheadline.records import UsageError
 
 if TYPE_CHECKING:
@@ -101,10 +101,14 @@ def load_tokenizer(checkpoint: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_model(checkpoint: str, *, device: str, dtype: str, quantization: Any = None) -> "PreTrainedModel":
+def load_model(
+    checkpoint: str, *, device: str, dtype: str, quantization: Any = None, ranks: int = 1
+) -> "PreTrainedModel":
     """The causal language model of a checkpoint on `device`, in the torch dtype named `dtype`.
 
-    `quantization` is a transformers quantisation config, applied while loading. Raises UsageError where the weights
+    `quantization` is a transformers quantisation config, applied while loading. With several `ranks`, which have joined
+    a process group, each gets its part of every layer (`parallel.py`). Raises Unsupported for a model that cannot be
+    divided so, and UsageError where the weights
     cannot be read or do not fit the configuration: a model with missing weights would be measured as if it were whole.
     """
     import torch
@@ -114,11 +118,18 @@ def load_model(checkpoint: str, *, device: str, dtype: str, quantization: Any = 
     source: dict[str, Any] = {"pretrained_model_name_or_path": checkpoint}
     if checkpoint.startswith(SHAPE):
         kind, source = LlamaForCausalLM, _grown(checkpoint, device, dtype)
+    placement: dict[str, Any] = {"device_map": {"": device}}
+    if ranks > 1:
+        from transformers.distributed import DistributedConfig  # type: ignore[attr-defined]
+
+        config = source.get("config") or _config(checkpoint)
+        source["config"] = parallel.prepare(config, ranks)
+        placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         loaded = kind.from_pretrained(
             **source,
+            **placement,
             dtype=getattr(torch, dtype),
-            device_map={"": device},
             quantization_config=quantization,
             use_safetensors=True,
             trust_remote_code=False,
@@ -138,7 +149,18 @@ def load_model(checkpoint: str, *, device: str, dtype: str, quantization: Any = 
         raise UsageError(
             f"{checkpoint}: {len(extra)} weights have no place in it, {extra[0]} among them: mend its config.json"
         )
+    if ranks > 1:
+        parallel.keep_own_heads(model, torch.distributed.get_rank(), ranks)
     return cast("PreTrainedModel", model.eval())
+
+
+def _config(checkpoint: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+    except Exception as error:
+        raise UsageError(f"{checkpoint}: its configuration cannot be loaded ({_first_line(error)})") from error
 
 
 def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:

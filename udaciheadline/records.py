@@ -30,7 +30,8 @@ class Article:
 class EngineSpec:
     """What an engine is built from. `model`, `draft` and `target` are checkpoints as `models.resolve` returns
     them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row; `engine`
-    is "transformers" or "compiled", for techniques that exist on both."""
+    is "transformers" or "compiled", for techniques that exist on both; `ranks` are the processes, one device each,
+    that a parallel technique is spread over."""
 
     model: str
     target: str | None
@@ -39,6 +40,7 @@ class EngineSpec:
     dtype: str
     max_new_tokens: int = 25
     engine: str = "transformers"
+    ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,21 @@ class Throughput:
 
 
 @dataclass(frozen=True)
+class Parallel:
+    """What the ranks of a parallel technique cost, in the order of the ranks.
+
+    `peak_bytes` are allocated on each rank's device, or resident in its process on a CPU (None: the kernel
+    cannot tell). `communication_share` is the part of a headline's time that goes into talking to other ranks and
+    waiting for them.
+    """
+
+    backend: str
+    weights_bytes: tuple[int, ...]
+    peak_bytes: tuple[int | None, ...]
+    communication_share: float
+
+
+@dataclass(frozen=True)
 class Record:
     """One technique's whole row. What was not reached is None.
 
@@ -191,6 +208,7 @@ class Record:
     speed_up_over: dict[str, Estimate] = field(default_factory=dict)
     throughput: Throughput | None = None
     memory: Memory | None = None
+    parallel: Parallel | None = None
     scores: Scores | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from udaciheadline.records import (
     Generation,
     Measurement,
     Memory,
+    Parallel,
     Record,
     Scores,
     Throughput,
@@ -54,6 +55,7 @@ class Row:
         self._owed: int | None = None  # a round whose reference answers after it
         self._worker: Worker | None = None
         self._memory: Memory | None = None
+        self._parallel: Parallel | None = None
         self._job: list[Generation] = []  # what the last job wrote
         self._batch_size: int | None = None
         self._refused: int | None = None  # a batch size that did not fit in memory
@@ -147,7 +149,15 @@ class Row:
                 for prompts in self._jobs(longest):
                     size = self.batch_size if self.technique.offline else None
                     self.run.useful_seconds += self._ask("generate", prompts, size)[0].seconds
-                self._memory = self._ask("peak_memory")
+                peaks = self._ask_all("peak_memory")
+                self._memory = measure.together(peaks)
+                if len(peaks) > 1:
+                    self._parallel = Parallel(
+                        backend="nccl" if self.run.spec.device == "cuda" else "gloo",
+                        weights_bytes=tuple(info.weights_bytes for info in self._ask_all("info")),
+                        peak_bytes=tuple(sum(p.device_allocated_peak_bytes) or p.host_peak_bytes for p in peaks),
+                        communication_share=self._ask("communication_share", longest),
+                    )
         return self._memory
 
     def play_job(self, batch_size: int) -> float:
@@ -294,6 +304,7 @@ class Row:
             speed_up_over=over,
             throughput=self._throughput,
             memory=self._memory,
+            parallel=self._parallel,
             scores=scores,
             verdicts=verdicts,
             settings={**self.run.settings, **asdict(self.run.spec)},
@@ -314,7 +325,10 @@ class Row:
     def _speed_ups(self) -> dict[str, Estimate]:
         """Paired speed-ups over earlier rows: each article's gain over the reference against the other row's gain."""
         mine = self.run.answered[self.technique.name].log_ratios
-        others = {"baseline", self.technique.exact_to} - {self.technique.name, REFERENCE, None}
+        others = {"baseline", self.technique.exact_to}
+        if self.technique.engine_for(self.run.spec) == "compiled":
+            others.add("compiled")
+        others -= {self.technique.name, REFERENCE, None}
         return {
             name: geometric_mean([a - b for a, b in zip(mine, self.run.answered[name].log_ratios, strict=True)])
             for name in sorted(filter(None, others))
@@ -326,8 +340,11 @@ class Row:
         return [self.run.prompts] if self.technique.offline else [[prompt] for prompt in prompts]
 
     def _ask(self, method: str, *args: Any) -> Any:
+        return self._ask_all(method, *args)[0]
+
+    def _ask_all(self, method: str, *args: Any) -> list[Any]:
         assert self._worker is not None
-        return self._worker.call(method, *args)
+        return self._worker.call_all(method, *args)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:

@@ -224,6 +224,7 @@ class Step:
         self._x, self._qkv, self._read, self._active = vectors.split(
             [hidden, len(layer.qkv), queries, layer.down.shape[1]]
         )
+        self._part = torch.empty_like(self._x)
         self._programs = triton.cdiv(vocabulary, HEAD_ROWS)
         self._values = last.new_empty(self._programs, dtype=torch.float32)
         self._tokens = last.new_empty(self._programs, dtype=torch.int32)
@@ -234,25 +235,42 @@ class Step:
         """Launches a step."""
         model, hidden = self._model, len(self._x)
         columns = _dividing(hidden, COLUMNS)
-        _embed[(hidden // columns,)](
-            self._last, model.embedding, self._x, IN=hidden, COLUMNS=columns, num_warps=4, **self._ahead
-        )
+        if model.ranks == 1:
+            _embed[(hidden // columns,)](
+                self._last, model.embedding, self._x, IN=hidden, COLUMNS=columns, num_warps=4, **self._ahead
+            )
+        else:
+            self._x.copy_(model.embed(self._last)[0])
         for layer, (keys, values) in zip(model.layers, self._cache, strict=True):
             self._project(self._x, layer.qkv, self._qkv, norm=layer.attention_norm)
             warps = {"num_warps": 8} | self._ahead
             _launch_attend(model, self._qkv, self._place, keys, values, self._read, ATTEND_SLOTS["one"], ahead=warps)
-            self._project(self._read, layer.out, self._x, add=True)
+            self._add(self._read, layer.out)
             self._project(self._x, layer.gate_up, self._active, norm=layer.mlp_norm, gated=True)
-            self._project(self._active, layer.down, self._x, add=True)
+            self._add(self._active, layer.down)
         _best[(self._programs,)](
             self._x, model.norm, model.head, self._values, self._tokens, model.eps, len(model.head),
             IN=hidden, ROWS=ROWS, TURNS=HEAD_ROWS // ROWS, COLUMNS=columns, num_warps=4, **self._ahead,
         )  # fmt: skip
+        if model.ranks > 1:
+            # Each rank has compared its own part of the vocabulary: in the place of the best, all take the best of all.
+            best = self._values.argmax(keepdim=True)
+            own = self._values[best], self._tokens[best] + model.first_token
+            self._values[:1], self._tokens[:1] = model.best_of_all(*own)
+            self._values[1:] = -torch.inf
         slots, size = self._cache[0][0].shape[2], triton.next_power_of_2(self._programs)
         _pick[(1,)](
             self._values, self._tokens, self._last, self._place, self._programs, slots,
             SIZE=size, num_warps=8, **self._ahead,
         )  # fmt: skip
+
+    def _add(self, x: Tensor, weight: Tensor) -> None:
+        """Adds the product to the residual stream: of several ranks, the sum of theirs."""
+        if self._model.ranks == 1:
+            self._project(x, weight, self._x, add=True)
+        else:
+            self._project(x, weight, self._part)
+            self._x += self._model.total(self._part)
 
     def _project(
         self, x: Tensor, weight: Tensor, out: Tensor, norm: Tensor | None = None, gated: bool = False, add: bool = False

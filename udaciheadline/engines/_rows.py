@@ -70,12 +70,12 @@ class Rows:
             tensor[: len(kept)] = tensor[index]
 
     def _read(self, tokens: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-        first = self._model.prefill(tokens, lengths, self._cache, rows).argmax(-1)
+        first = self._model.greedy(self._model.prefill(tokens, lengths, self._cache, rows))
         self._last[rows], self._place[rows] = first, lengths
         return first
 
     def _step(self, last: Tensor, place: Tensor) -> None:
-        last.copy_(self._model.decode(last, place, self._cache).argmax(-1))
+        last.copy_(self._model.greedy(self._model.decode(last, place, self._cache)))
         # A row whose text has ended goes on until a new one takes it: it must not run out of its cache.
         place.add_(1).clamp_(max=self.slots - 1)
 
@@ -118,7 +118,7 @@ class CompiledRow(Rows):
             # A loop's body may not change what it is given, so it works on a copy: some kilobytes, in the CPU's cache.
             copied = [tensor.clone() for tensor in cache]
             pairs = list(zip(copied[::2], copied[1::2], strict=True))
-            last = self._model.decode(last, place, pairs).argmax(-1)
+            last = self._model.greedy(self._model.decode(last, place, pairs))
             return (step + 1, last, place + 1, made.index_copy(0, step[None], last), *copied)
 
         made = last.new_zeros(max(self._steps, 1))

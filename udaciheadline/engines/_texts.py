@@ -15,8 +15,10 @@ LIKELIHOOD_BATCH = 8
 T = TypeVar("T")
 
 
-def fitting(size: int, job: Callable[[int], T]) -> tuple[int, T]:
+def fitting(size: int, job: Callable[[int], T], ranks: int = 1) -> tuple[int, T]:
     """`job(size)`, a job done with `size` texts at a time; half as many where so many do not fit in memory, and so on.
+
+    Of several ranks, one that begins anew would leave the others waiting: lack of memory goes through.
 
     Returns the size that fitted, and what the job gave. Raises what is not about memory, or one text's lack of it.
     """
@@ -24,7 +26,7 @@ def fitting(size: int, job: Callable[[int], T]) -> tuple[int, T]:
         try:
             return size, job(size)
         except (RuntimeError, MemoryError) as error:  # torch's own out-of-memory error is a RuntimeError
-            if size == 1 or not is_out_of_memory(error):
+            if size == 1 or ranks > 1 or not is_out_of_memory(error):
                 raise
         size //= 2  # outside the handler, whose traceback keeps the tensors alive
 

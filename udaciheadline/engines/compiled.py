@@ -72,8 +72,9 @@ class CompiledEngine:
         self._model = Llama(source, MAX_LENGTH)
         head, self._device = self._model.head, self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
-        self._compiles = self._device == "cuda" or len(self._model.layers) <= CPU_LAYERS
-        if alone and not self._compiles:
+        # Gloo's sums over ranks cannot be part of a program.
+        self._compiles = self._device == "cuda" or (self._model.ranks == 1 and len(self._model.layers) <= CPU_LAYERS)
+        if alone and not self._compiles and self._model.ranks == 1:
             raise Unsupported(
                 f"its {len(self._model.layers)} layers would take minutes to compile on a CPU, for little: reading the "
                 f"weights is most of a step there; the limit is {CPU_LAYERS} layers"
@@ -91,7 +92,7 @@ class CompiledEngine:
             parameters=parameters,
             weights_bytes=sum(weight.nbytes for weight in self._model.parameters()),
             pass_bytes=pass_bytes,
-            layer_parameters=parameters - sum({id(w): w.numel() for w in (self._model.embedding, head)}.values()),
+            layer_parameters=sum(w.numel() for layer in self._model.layers for w in layer.parameters()),
             head_parameters=head.numel(),
             details=details or {},
         )
@@ -121,7 +122,8 @@ class CompiledEngine:
             texts = [_Text(ids) for ids in encoded]
             return texts, *self._work(texts, size)
 
-        size, (texts, start, seconds) = fitting(min(batch_size or len(prompts), len(prompts)), job)
+        size = min(batch_size or len(prompts), len(prompts))
+        size, (texts, start, seconds) = fitting(size, job, self._model.ranks)
         return [
             Generation(
                 headline=extract_headline(str(self._tokenizer.decode(text.new, skip_special_tokens=True))),

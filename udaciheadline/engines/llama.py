@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
+from udaciheadline.parallel import local
 from udaciheadline.records import Unsupported
 
 Attention = Callable[..., Tensor]
@@ -84,8 +85,9 @@ def rotary_frequencies(head_dim: int, parameters: dict[str, Any]) -> Tensor:
 class Layer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, source: Any, config: Any) -> None:
+    def __init__(self, source: Any, config: Any, total: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        self.total = total
         attention, mlp = source.self_attn, source.mlp
         self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
         self.attention_norm = _weight(source.input_layernorm)  # (h)
@@ -109,37 +111,74 @@ class Layer(nn.Module):
 
     def after(self, x: Tensor, read: Tensor) -> Tensor:
         """x (m, h), with what attention read (m, qd), to (m, h)."""
-        x = x + project(read, self.out)
+        x = x + self.total(project(read, self.out))
         gate, up = project(rms_norm(x, self.mlp_norm, self.eps), self.gate_up).chunk(2, dim=-1)
-        return x + project(F.silu(gate) * up, self.down)
+        return x + self.total(project(F.silu(gate) * up, self.down))
 
 
 class Llama(nn.Module):
     """The model, filled from a transformers Llama, whose weights it takes over layer by layer: `source` is of no use
     afterwards, and no second copy of the weights is ever held.
 
-    `length` is the longest text in tokens, prompt and headline together. Raises Unsupported for a model that is not a
-    Llama, or has something that no Llama of Meta's has.
+    `length` is the longest text in tokens, prompt and headline together. From a source that is split over ranks
+    (`parallel.py`) it takes this rank's part: its heads, its channels, its rows of the vocabulary. Raises Unsupported
+    for a model that is not a Llama, or has something that no Llama of Meta's has.
     """
 
     def __init__(self, source: Any, length: int) -> None:
         super().__init__()
         config = source.config
         _check(config)
-        self.heads, self.kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim = config.head_dim
         self.eps, self.length = config.rms_norm_eps, length
         self.embedding = _weight(source.model.embed_tokens)  # (vocabulary, h)
+        self.ranks = config.vocab_size // len(self.embedding)
+        self.first_token = len(self.embedding) * (distributed.get_rank() if self.ranks > 1 else 0)
         self.head = self.embedding if config.tie_word_embeddings else _weight(source.lm_head)
         self.norm = _weight(source.model.norm)
         self.device = self.embedding.device
         self.layers: Sequence[Layer] = nn.ModuleList()  # type: ignore[assignment]
         for i in range(config.num_hidden_layers):
-            self.layers.append(Layer(source.model.layers[i], config))  # type: ignore[attr-defined]
+            self.layers.append(Layer(source.model.layers[i], config, self.total))  # type: ignore[attr-defined]
             source.model.layers[i] = nn.Identity()
+        self.heads = self.layers[0].out.shape[1] // config.head_dim
+        self.kv_heads = (len(self.layers[0].qkv) // config.head_dim - self.heads) // 2
         angles = torch.outer(torch.arange(length), rotary_frequencies(config.head_dim, config.rope_parameters))
         angles = angles.to(self.embedding.device)[:, None]  # (length, 1, d/2)
         self.cos, self.sin = angles.cos(), angles.sin()
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of x over all ranks, in its place."""
+        if self.ranks > 1:
+            distributed.all_reduce(x)
+        return x
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """x (m, h) of tokens (m): of several ranks, the one that has a token's row gives it, the others zeros."""
+        if self.ranks == 1:
+            return F.embedding(tokens, self.embedding)
+        own = tokens - self.first_token
+        mine = (own >= 0) & (own < len(self.embedding))
+        return self.total(F.embedding(own * mine, self.embedding) * mine[:, None])
+
+    def greedy(self, logits: Tensor) -> Tensor:
+        """The best tokens (m) by logits (m, vocabulary), of which each of several ranks has its part."""
+        if self.ranks == 1:
+            return logits.argmax(-1)
+        values, tokens = logits.max(-1)
+        return self.best_of_all(values.float(), tokens + self.first_token)[1]
+
+    def best_of_all(self, values: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The best value (m) of all ranks, and its token (m)."""
+        values, tokens = self._of_all(values), self._of_all(tokens)  # (ranks, m)
+        best = values.argmax(0)[None]
+        return values.gather(0, best)[0], tokens.gather(0, best)[0]
+
+    def _of_all(self, x: Tensor) -> Tensor:
+        """x (...) of all ranks, (ranks, ...)."""
+        gathered = x.new_empty(self.ranks, *x.shape)
+        distributed.all_gather(list(gathered), x.contiguous())
+        return gathered
 
     def read_once_a_pass(self) -> list[Tensor]:
         """The weights that a pass over any number of tokens has to read: of the embedding, a pass needs a few rows."""
@@ -213,7 +252,10 @@ class Llama(nn.Module):
             k, v = (x.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2) for x in (k, v))
             return self._causal(q, k, v)
 
-        return self._logits(tokens.flatten(), attention, [()] * len(self.layers)).view(b, t, -1)
+        logits = self._logits(tokens.flatten(), attention, [()] * len(self.layers))
+        if self.ranks > 1:
+            logits = self._of_all(logits).transpose(0, 1).flatten(1)
+        return logits.view(b, t, -1)
 
     def rotated(self, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q (m, q, d), k and v (m, n, d) from y (m, q + 2n, d): queries and keys turned by cos and sin (m, 1, d/2)."""
@@ -226,8 +268,9 @@ class Llama(nn.Module):
         return self.cos[:t].repeat(b, 1, 1), self.sin[:t].repeat(b, 1, 1)
 
     def _logits(self, tokens: Tensor, attention: Attention, cache: Cache, keep: Tensor | None = None) -> Tensor:
-        """Tokens (m) through all layers: logits (m, vocabulary), or those of `keep` (k)."""
-        x = F.embedding(tokens, self.embedding)
+        """Tokens (m) through all layers: logits (m, vocabulary), or those of `keep` (k). Of several ranks, each has the
+        logits of its part of the vocabulary."""
+        x = self.embed(tokens)
         for layer, memory in zip(self.layers, cache, strict=True):
             x = layer(x, attention, memory, keep if layer is self.layers[-1] else None)
         return project(rms_norm(x, self.norm, self.eps), self.head)
@@ -254,8 +297,8 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
 
 
 def _weight(*modules: Any) -> nn.Parameter:
-    """Their weights, one under the other."""
-    weights = [module.weight.detach() for module in modules]
+    """Their weights, or this rank's parts of them, one under the other."""
+    weights = [local(module.weight.detach()) for module in modules]
     return nn.Parameter(weights[0] if len(weights) == 1 else torch.cat(weights), requires_grad=False)
 
 

@@ -16,6 +16,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from udaciheadline import measure
 from udaciheadline.engines._texts import end_tokens, fitting, likelihood
+from udaciheadline.parallel import local
 from udaciheadline.prompts import extract_headline
 from udaciheadline.records import BuildInfo, Generation
 
@@ -51,8 +52,8 @@ class _PassCounter:
 
 
 def _weights_bytes(model: torch.nn.Module) -> int:
-    """Bytes of parameters and buffers, and of the scales that bitsandbytes hangs on a parameter as attributes."""
-    total = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    """Bytes of this rank's parameters and buffers, and of the scales that bitsandbytes hangs on a parameter."""
+    total = sum(local(tensor).nbytes for tensor in (*model.parameters(), *model.buffers()))
     for parameter in model.parameters():
         if (scales := getattr(parameter, "SCB", None)) is not None:  # int8: one a row
             total += scales.nbytes
@@ -95,8 +96,9 @@ class TransformersEngine:
             pad_token_id=tokenizer.pad_token_id,
         )
         ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
-        embedding, head = (module.weight for module in ends)
-        apart = 0 if embedding is head else 1
+        apart = 0 if ends[0].weight is ends[1].weight else 1
+        embedding, head = (local(module.weight) for module in ends)
+        self._ranks = 1 if embedding is ends[0].weight else torch.distributed.get_world_size()
         models = [model]
         if draft is not None:
             models.append(draft)
@@ -115,7 +117,7 @@ class TransformersEngine:
             parameters=sum(m.num_parameters() for m in models),
             weights_bytes=sum(_weights_bytes(m) for m in models),
             pass_bytes=None if draft is not None else _weights_bytes(model) - apart * embedding.nbytes,
-            layer_parameters=model.num_parameters() - head.numel() - apart * embedding.numel(),
+            layer_parameters=model.num_parameters() // self._ranks - head.numel() - apart * embedding.numel(),
             head_parameters=head.numel(),
             details=details or {},
         )
@@ -139,7 +141,7 @@ class TransformersEngine:
                 seconds += batch[0].seconds
             return made, seconds
 
-        size, (made, seconds) = fitting(min(batch_size or len(prompts), len(prompts)), job)
+        size, (made, seconds) = fitting(min(batch_size or len(prompts), len(prompts)), job, self._ranks)
         return [replace(made[i], seconds=seconds, batch_size=size) for i in range(len(prompts))]
 
     def _generate_batch(self, prompts: list[str]) -> list[Generation]:

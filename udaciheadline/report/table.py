@@ -121,6 +121,13 @@ def _legend(records: Sequence[Record]) -> list[str]:
             if (over := record.speed_up_over.get("target")) is not None:
                 line += f"; {_interval(over, '.2f')} times the speed of the target alone"
             lines.append(line + ".")
+        if (p := record.parallel) is not None:
+            line = f"{record.technique}: {len(p.weights_bytes)} ranks ({p.backend}); on each, in MiB: weights "
+            line += f"{_mib(p.weights_bytes)}, peak {_mib(p.peak_bytes)}; {p.communication_share:.0%} of the time is "
+            line += "communication"
+            if (over := record.speed_up_over.get("compiled")) is not None:
+                line += f"; {_interval(over, '.2f')} times the speed of compiled"
+            lines.append(line + ".")
         if record.build and "sparsity" in record.build.details:
             d = record.build.details
             share = f"{d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model"
@@ -142,6 +149,10 @@ def samples(articles: Sequence[Article], headlines: Mapping[str, Sequence[str]],
         lines += ["", f"{article.short_description}", f"  {true.ljust(width)}  {article.headline}"]
         lines += [f"  {title.ljust(width)}  {made[i]}" for title, made in headlines.items()]
     return "\n".join(lines)
+
+
+def _mib(values: Sequence[int | None]) -> str:
+    return ", ".join("?" if value is None else f"{value / 2**20:.1f}" for value in values)
 
 
 def _ms(seconds: float) -> str:

@@ -19,7 +19,8 @@ class Technique:
     its engine in a worker process. `exact_to` names the row whose tokens it must repeat in float32 (None: it may
     write other headlines). `needs_target` where it is about the larger model. `needs_cuda` where it runs on a GPU only,
     `batches` where it takes several prompts at a time, `offline` where it takes all of them as one job, so that only
-    its throughput can be measured. `engines` are those that it exists on.
+    its throughput can be measured. `parallel` where it is spread over several ranks, whose `build` each makes its part
+    of the engine. `engines` are those that it exists on.
     """
 
     name: str
@@ -31,11 +32,16 @@ class Technique:
     needs_cuda: bool = False
     batches: bool = True
     offline: bool = False
+    parallel: bool = False
     engines: tuple[str, ...] = ("transformers",)
 
     def engine_for(self, spec: EngineSpec) -> str:
         """The engine that it runs on: the one asked for, where it exists there."""
         return spec.engine if spec.engine in self.engines else self.engines[0]
+
+    def ranks(self, spec: EngineSpec) -> int:
+        """The number of processes that its engine lives in."""
+        return spec.ranks if self.parallel else 1
 
     def unavailable(self, spec: EngineSpec) -> str | None:
         """Why this technique cannot run with `spec`, or None where it can."""
@@ -43,6 +49,8 @@ class Technique:
             return "it needs a target model: name one with --target"
         if self.needs_cuda and spec.device != "cuda":
             return "it needs a CUDA GPU"
+        if self.parallel and spec.ranks < 2:
+            return "it needs two ranks: a second GPU, or --device cpu"
         if self.engine_for(spec) == "compiled" and spec.device == "cpu" and not _has_compiler():
             return "it needs a C++ compiler on the CPU: install g++, or name another in CXX"
         return None

@@ -1,0 +1,49 @@
+"""How a model is split over ranks, each of which holds a part of every layer (tensor parallelism).
+
+transformers reads and splits the weights by the plan in a model's configuration (`base_model_tp_plan`): projections
+that make heads or channels by rows, those that read them by columns, the vocabulary by rows. What it leaves to us are
+key-value heads: where there are fewer than ranks, a head has to be on several of them.
+"""
+
+from typing import Any
+
+from udaciheadline.records import Unsupported
+
+_KEY_VALUE = ("layers.*.self_attn.k_proj", "layers.*.self_attn.v_proj")
+
+
+def prepare(config: Any, ranks: int) -> Any:
+    """The configuration, with a plan for this number of ranks. Raises Unsupported where it cannot divide the model."""
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    if heads % ranks or (kv_heads % ranks and ranks % kv_heads):
+        raise Unsupported(f"its {heads} query and {kv_heads} key-value heads cannot be divided over {ranks} ranks")
+    for name in ("intermediate_size", "vocab_size"):
+        if (size := getattr(config, name)) % ranks:
+            raise Unsupported(f"its {name} of {size} cannot be divided over {ranks} ranks")
+    if config.base_model_tp_plan is None:
+        raise Unsupported(f"transformers has no plan to split a {config.model_type} model over ranks")
+    if kv_heads < ranks:
+        config.base_model_tp_plan = {k: v for k, v in config.base_model_tp_plan.items() if k not in _KEY_VALUE}
+    return config
+
+
+def keep_own_heads(model: Any, rank: int, ranks: int) -> None:
+    """Cuts keys and values, which are whole on every rank where there are fewer heads than ranks, to the one head that
+    this rank's queries read."""
+    import torch
+
+    kv_heads, d = model.config.num_key_value_heads, model.config.head_dim
+    if kv_heads >= ranks:
+        return
+    own = rank * kv_heads // ranks
+    for layer in model.model.layers:
+        attention = layer.self_attn
+        for projection in (attention.k_proj, attention.v_proj):
+            weight = projection.weight.detach()[own * d : (own + 1) * d].clone()
+            projection.weight = torch.nn.Parameter(weight, requires_grad=False)
+        attention.num_key_value_groups = model.config.num_attention_heads // ranks
+
+
+def local(weight: Any) -> Any:
+    """This rank's part of a weight that is split; any other as it is."""
+    return weight.to_local() if hasattr(weight, "to_local") else weight

@@ -1,0 +1,161 @@
+"""The other side of `workers.py`: the life of a process that holds an engine, or one rank of it."""
+
+import contextlib
+import faulthandler
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from tqdm import tqdm
+
+from udaciheadline.measure import MemoryMeter, device_limits, is_out_of_memory
+from udaciheadline.records import BuildInfo, EngineSpec, Generation, Limits, Unsupported, UsageError
+from udaciheadline.techniques import Technique
+
+LOOPBACK = "127.0.0.1"
+COMMUNICATION = ("gloo:", "ncclDevKernel")  # how the profiler's events of both backends begin
+
+
+class Server:
+    """What a worker can be asked, beside what its engine offers."""
+
+    def __init__(self, technique: Technique, spec: EngineSpec) -> None:
+        self._device, self._ranks = spec.device, technique.ranks(spec)
+        self._memory = MemoryMeter(spec.device)
+        self.engine = technique.build(spec)
+        self.likelihood = self.engine.likelihood
+        self.reset_memory = self._memory.reset
+        self.peak_memory = self._memory.peak
+
+    def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
+        """The engine's headlines; ranks begin together, so that none waits in the time for another one's call."""
+        if self._ranks > 1:
+            from torch import distributed
+
+            distributed.barrier()
+        return self.engine.generate(prompts, batch_size)
+
+    def info(self) -> BuildInfo:
+        """What the engine says of itself."""
+        return self.engine.info
+
+    def limits(self, dtype: str) -> Limits:
+        """What the device can do, with memory as large as this engine's weights."""
+        return device_limits(self._device, dtype, self.engine.info.weights_bytes)
+
+    def communication_share(self, prompts: list[str]) -> float:
+        """The share of the time to make these headlines, one by one, that goes into talking to other ranks, and into
+        waiting for them; by torch.profiler, whose own cost is in the time."""
+        from torch.profiler import ProfilerActivity, profile
+
+        activities = [ProfilerActivity.CUDA if self._device == "cuda" else ProfilerActivity.CPU]
+        with profile(activities=activities) as profiler:
+            seconds = sum(self.generate([prompt])[0].seconds for prompt in prompts)
+        talk = sum(e.time_range.elapsed_us() for e in profiler.events() or () if e.name.startswith(COMMUNICATION))
+        return talk / 1e6 / seconds
+
+    def profile(self, jobs: list[list[str]], trace: str) -> str:
+        """Generates for each job (a list of prompts) under torch.profiler, after a warm-up; writes a Chrome trace to
+        `trace` and returns the table of the operators that took longest."""
+        from torch.profiler import ProfilerActivity, profile
+
+        activities = [ProfilerActivity.CPU]
+        if self._device == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self.generate(jobs[0])
+        with profile(activities=activities) as profiler:
+            for job in jobs:
+                self.generate(job)
+        profiler.export_chrome_trace(trace)
+        order = f"self_{self._device}_time_total"
+        return str(profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60))
+
+
+def serve(connection: Connection, log: str, technique: Technique, spec: EngineSpec, rank: int) -> None:
+    """The life of a process: builds the engine, answers calls, ends when the pipe or the parent does.
+
+    It writes its output, and at SIGUSR1 where it is, to the file `log`.
+    """
+    _settle(log)
+    try:
+        if (ranks := technique.ranks(spec)) > 1:
+            _join(connection, rank, ranks, spec.device)
+        server = Server(technique, spec)
+        connection.send(("value", server.engine.info))
+        while True:
+            method, args = connection.recv()
+            connection.send(("value", getattr(server, method)(*args)))
+    except (EOFError, BrokenPipeError):
+        pass
+    except BaseException as error:
+        traceback.print_exc()
+        connection.send((_status(error), (_sentence(error), traceback.format_exc())))
+        with contextlib.suppress(EOFError, OSError):
+            connection.recv()  # until the parent ends it: were it gone, the other ranks would complain of that
+
+
+def _join(connection: Connection, rank: int, ranks: int, device: str) -> None:
+    """Makes this process one of `ranks` that know each other, with a device or a share of the cores of its own.
+
+    Rank 0 opens a port that is free and tells the parent, which tells the others. The variables are torchrun's, for
+    libraries that look for them.
+    """
+    import torch
+    from torch import distributed
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    if device == "cuda":
+        torch.cuda.set_device(rank)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
+        if sys.platform == "linux":
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if rank == 0:
+        store = TCPStore(LOOPBACK, 0, ranks, is_master=True, wait_for_workers=False)
+        connection.send(("value", store.port))
+    else:
+        store = TCPStore(LOOPBACK, connection.recv(), ranks, is_master=False)
+    backend = "nccl" if device == "cuda" else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks)
+
+
+def _settle(log: str) -> None:
+    """Makes the process a quiet, expendable child of its parent."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    faulthandler.register(signal.SIGUSR1, file=sys.stderr)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has a line for every int8 product
+    tqdm.set_lock(threading.RLock())  # its default is a semaphore of the system, which a killed process leaves behind
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")  # when memory runs out, the row dies, not the session
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def die_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=die_with_parent, daemon=True).start()
+
+
+def _status(error: BaseException) -> str:
+    if isinstance(error, Unsupported):
+        return "skipped"
+    if isinstance(error, UsageError):
+        return "error"
+    return "oom" if is_out_of_memory(error) else "crash"
+
+
+def _sentence(error: BaseException) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first if isinstance(error, UsageError | Unsupported) else f"{type(error).__name__}: {first}"

@@ -1,0 +1,47 @@
+"""Every layer split over several devices: each reads its part of the weights, at the same time.
+
+A layer has two pairs of matrices. In each pair the first is split by rows (a rank makes its own heads, its own MLP
+channels), the second by columns (it adds up what its heads and channels contribute), so that a rank needs nothing of
+the others in between: one sum over the ranks after attention, one after the MLP. Embedding and head are split by
+vocabulary; the best token is the best of the ranks' best (Megatron-LM, Shoeybi et al. 2019,
+https://arxiv.org/abs/1909.08053).
+
+It is faster where a token's time is that of reading weights: N devices read N times as fast, and two sums a layer of a
+few kilobytes cost little over NVLink. So it should pay at batch 1, with large models, on our own decode loop. On
+`generate`, whose time at batch 1 is Python's, it is slower than one device: Python runs on every rank, and they wait
+for each other. It makes a model fit that is too large for one device, whatever the speed. On a CPU, where the ranks
+share memory and cores, it can only show that the tokens are the same.
+
+The notebook's row of this name placed whole layers on devices, which is something else.
+"""
+
+from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.techniques._technique import REFERENCE, Technique
+
+
+def build(spec: EngineSpec) -> Engine:
+    """This rank's part of the main model, on the engine that was asked for."""
+    from udaciheadline.models import load_model, load_tokenizer
+
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype, ranks=spec.ranks)
+    tokenizer = load_tokenizer(spec.model)
+    if spec.engine == "compiled":
+        from udaciheadline.engines.compiled import CompiledEngine
+
+        return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens)
+    from udaciheadline.engines.transformers import TransformersEngine
+
+    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens)
+
+
+TECHNIQUES = (
+    Technique(
+        "tensor-parallel",
+        "Tensor Parallel",
+        60,
+        build,
+        exact_to=REFERENCE,
+        parallel=True,
+        engines=("transformers", "compiled"),
+    ),
+)
