@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from udaciheadline import measure, newswire
-from udaciheadline.engines import _graphs, _kernels, _rows
+from udaciheadline.engines import _graphs, _rows, _step
 from udaciheadline.engines import compiled as module
 from udaciheadline.engines._graphs import GraphedRow, GraphedRows
 from udaciheadline.engines._rows import CompiledRow, Rows
@@ -103,7 +103,7 @@ def graphed(uncompiled, monkeypatch):
         captures.append(function)
         return function
 
-    def step(model, cache, last, place):
+    def step(model, cache, last, place, _peers):
         """What the kernels do (tests/test_kernels.py)."""
 
         def call():
@@ -113,7 +113,7 @@ def graphed(uncompiled, monkeypatch):
         return call
 
     monkeypatch.setattr(_graphs, "capture", capture)
-    monkeypatch.setattr(_kernels, "Step", step)
+    monkeypatch.setattr(_step, "Step", step)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(module, "Rows", GraphedRows)
     monkeypatch.setattr(module, "CompiledRow", lambda model, slots, *_: GraphedRow(model, slots))
@@ -380,14 +380,14 @@ def test_a_prompt_longer_than_the_cache_gets_a_longer_one(build, reference, prom
     engine = build()
     kind = "one" if count == 1 else "many"
     assert tokens(engine.generate(prompts[:count])) == expected[:count]
-    first = engine._rows[kind]
+    first = engine._rows[kind][0]
     long = [" ".join(prompts[:8]), " ".join(prompts[8:14])][:count]
     generations = engine.generate(long)
     assert tokens(generations) == tokens(reference.generate(long))
-    longer = engine._rows[kind]
+    longer = engine._rows[kind][0]
     assert first.slots <= 128 < generations[0].prompt_tokens + LENGTH <= longer.slots
     assert tokens(engine.generate(prompts[:count])) == expected[:count]
-    assert engine._rows[kind] is longer
+    assert engine._rows[kind][0] is longer
 
 
 def test_a_cache_is_gone_before_its_successor_is_made(build, prompts, monkeypatch):
@@ -502,7 +502,7 @@ def test_with_graphs_the_tokens_of_a_job_are_the_same(build, prompts, expected, 
     engine._lag = lag
     for count, rows in ((100, 64), (40, 20), (5, 2)):
         assert tokens(engine.generate(prompts[:count], batch_size=rows)) == expected[:count]
-        assert isinstance(engine._rows["many"], GraphedRows)
+        assert isinstance(engine._rows["many"][0], GraphedRows)
 
 
 @pytest.mark.parametrize("lag", [0, 1])
@@ -511,7 +511,7 @@ def test_with_graphs_the_tokens_of_a_lone_prompt_are_the_same(build, prompts, ex
     engine._lag = lag
     assert [engine.generate([prompt])[0].token_ids for prompt in prompts[:12]] == expected[:12]
     assert tokens(engine.generate(prompts[:5], batch_size=1)) == expected[:5]
-    assert isinstance(engine._rows["one"], GraphedRow)
+    assert isinstance(engine._rows["one"][0], GraphedRow)
 
 
 def test_a_step_is_captured_for_numbers_of_rows_that_halve_and_rows_close_ranks_to_them(build, prompts, graphed, calls):
@@ -520,7 +520,7 @@ def test_a_step_is_captured_for_numbers_of_rows_that_halve_and_rows_close_ranks_
     assert len(graphed) == 4
     assert list(dict.fromkeys(calls.steps)) == [64, 32, 16, 8]
     assert calls.steps == sorted(calls.steps, reverse=True)
-    rows = engine._rows["many"]
+    rows = engine._rows["many"][0]
     assert [rows.fitting(count) for count in (64, 33, 32, 17, 8, 1)] == [64, 64, 32, 32, 8, 8]
 
 
@@ -586,7 +586,7 @@ def test_such_a_model_still_does_jobs_even_of_a_single_article(build, prompts, e
     engine = build(alone=False)
     assert tokens(engine.generate(prompts[:5])) == expected[:5]
     assert tokens(engine.generate(prompts[:1])) == expected[:1]
-    assert not isinstance(engine._rows["one"], CompiledRow)
+    assert not isinstance(engine._rows["one"][0], CompiledRow)
 
 
 def test_close_lets_go_of_the_model(build, prompts):

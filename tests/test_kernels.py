@@ -3,20 +3,24 @@
 What the interpreter cannot show: speed, and kernels that run ahead of their predecessors.
 """
 
+import copy
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import distributed
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from udaciheadline.engines import _kernels as kernels
+from udaciheadline.engines._step import Step, inbox_words
 from udaciheadline.engines.llama import Llama
 from udaciheadline.records import Unsupported
 
 SLOTS = 160  # more than `attend` reads at a time, for one text and for many
 
 
-def model(**changes: object) -> Llama:
+def random_source(**changes: object) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = {
         "hidden_size": 96, "intermediate_size": 176, "num_hidden_layers": 2, "num_attention_heads": 6,
@@ -26,7 +30,11 @@ def model(**changes: object) -> Llama:
     with torch.no_grad():
         for name, weight in source.named_parameters():
             weight.copy_(torch.rand_like(weight) + 0.5 if "norm" in name else torch.randn_like(weight) / 4)
-    return Llama(source, SLOTS)
+    return source
+
+
+def model(**changes: object) -> Llama:
+    return Llama(random_source(**changes), SLOTS)
 
 
 def read(
@@ -64,7 +72,7 @@ def test_steps_write_the_tokens_and_the_cache_of_the_model(length: int, changes:
         token = llama.decode(token, at, theirs).argmax(-1)
         expected.append(token.item())
         at += 1
-    step, made = kernels.Step(llama, cache, last, place), []
+    step, made = Step(llama, cache, last, place), []
     for _ in range(2):
         step()
         made.append(last.item())
@@ -74,12 +82,54 @@ def test_steps_write_the_tokens_and_the_cache_of_the_model(length: int, changes:
         torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
 
 
+def split(source: LlamaForCausalLM, ranks: int, monkeypatch: pytest.MonkeyPatch) -> list[Llama]:
+    """The model of each rank, in one process."""
+    monkeypatch.setattr(distributed, "get_world_size", lambda: ranks)
+    made = []
+    for rank in range(ranks):
+        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
+        own = copy.deepcopy(source)
+        for name, weight in own.named_parameters():
+            if "norm" not in name:
+                weight.data = weight.data.chunk(ranks, dim=1 if "o_proj" in name or "down" in name else 0)[rank].clone()
+        made.append(Llama(own, SLOTS))
+    return made
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@torch.no_grad()
+def test_ranks_that_push_into_each_others_inboxes_write_the_tokens_of_the_whole_model(
+    ranks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = random_source(num_attention_heads=6, num_key_value_heads=6, vocab_size=306)
+    parts = split(source, ranks, monkeypatch)
+    llama = Llama(source, SLOTS)
+    last, place, cache = read(llama, [40])
+    mine = [c.chunk(ranks, dim=1) for pair in cache for c in pair]
+    caches = [[(k[r].clone(), v[r].clone()) for k, v in zip(mine[::2], mine[1::2], strict=True)] for r in range(ranks)]
+    inboxes = [torch.zeros(inbox_words(part), dtype=torch.int64) for part in parts]
+    addresses = torch.tensor([inbox.data_ptr() for inbox in inboxes])
+    lasts = [last.clone() for _ in parts]
+    steps = [
+        Step(part, caches[r], lasts[r], place.clone(), SimpleNamespace(
+            rank=r, count=ranks, inbox=inboxes[r], inboxes=addresses, step=torch.ones(1, dtype=torch.int64)
+        ))
+        for r, part in enumerate(parts)
+    ]  # fmt: skip
+    for _ in range(3):
+        last = llama.decode(last, place, cache).argmax(-1)
+        place += 1
+        for _ in zip(*(step.launches() for step in steps), strict=True):
+            pass
+        assert [made.item() for made in lasts] == [last.item()] * ranks
+
+
 @torch.no_grad()
 def test_a_step_does_not_leave_the_cache() -> None:
     llama = model()
     last, _, cache = read(llama, [3])
     place = torch.tensor([SLOTS - 1])
-    kernels.Step(llama, cache, last, place)()
+    Step(llama, cache, last, place)()
     assert place.item() == SLOTS - 1
 
 

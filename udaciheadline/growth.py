@@ -109,14 +109,18 @@ class Weight:
     device: str
     dtype: "torch.dtype"
 
-    def __getitem__(self, _: object) -> "Tensor":
+    def get_shape(self) -> list[int]:
+        """Its size, by the name that a slice of a safetensors file has for it."""
+        return list(self.size)
+
+    def __getitem__(self, part: Any) -> "Tensor":
         import torch
 
         generator = torch.Generator(self.device).manual_seed(zlib.crc32(self.name.encode()))
         tensor = torch.empty(self.size, device=self.device, dtype=self.dtype).normal_(std=_NOISE, generator=generator)
         for index, value in self.patches:
             tensor[index] = value.to(tensor) if isinstance(value, torch.Tensor) else value
-        return tensor
+        return tensor[part]
 
 
 def grow(

@@ -4,6 +4,7 @@
 Weights are read from safetensors only and remote code stays off, whatever the checkpoint asks for.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = "embedded"
 SHAPE = "shape:"
+BALANCED = "balanced"
+"""The device map that has accelerate place whole layers on all GPUs."""
 
 
 def resolve(name: str, option: str, role: str = "main") -> str:
@@ -102,14 +105,21 @@ def load_tokenizer(checkpoint: str) -> "PreTrainedTokenizerBase":
 
 
 def load_model(
-    checkpoint: str, *, device: str, dtype: str, quantization: Any = None, ranks: int = 1
+    checkpoint: str,
+    *,
+    device: str,
+    dtype: str,
+    quantization: Any = None,
+    ranks: int = 1,
+    stage: parallel.Stage | None = None,
 ) -> "PreTrainedModel":
     """The causal language model of a checkpoint on `device`, in the torch dtype named `dtype`.
 
-    `quantization` is a transformers quantisation config, applied while loading. With several `ranks`, which have joined
-    a process group, each gets its part of every layer (`parallel.py`). Raises Unsupported for a model that cannot be
-    divided so, and UsageError where the weights
-    cannot be read or do not fit the configuration: a model with missing weights would be measured as if it were whole.
+    `quantization` is a transformers quantisation config, applied while loading; BALANCED is a device too: whole layers
+    on all GPUs. With several `ranks`, which have joined a process group, each gets its part
+    of every layer (`parallel.py`); with a `stage`, a model of just its layers is made. Raises Unsupported for a model
+    that cannot be divided so, and UsageError where the weights cannot be read or do not fit the configuration: a
+    model with missing weights would be measured as if it were whole.
     """
     import torch
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
@@ -117,12 +127,14 @@ def load_model(
     kind: Any = AutoModelForCausalLM
     source: dict[str, Any] = {"pretrained_model_name_or_path": checkpoint}
     if checkpoint.startswith(SHAPE):
-        kind, source = LlamaForCausalLM, _grown(checkpoint, device, dtype)
-    placement: dict[str, Any] = {"device_map": {"": device}}
+        kind, source = LlamaForCausalLM, _grown(checkpoint, "cuda" if device == BALANCED else device, dtype)
+    placement: dict[str, Any] = {"device_map": device}
+    if stage is not None:
+        kind, source = LlamaForCausalLM, _of_stage(checkpoint, source, stage)
     if ranks > 1:
         from transformers.distributed import DistributedConfig  # type: ignore[attr-defined]
 
-        config = source.get("config") or _config(checkpoint)
+        config = source.get("config") or load_config(checkpoint)
         source["config"] = parallel.prepare(config, ranks)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
@@ -154,13 +166,42 @@ def load_model(
     return cast("PreTrainedModel", model.eval())
 
 
-def _config(checkpoint: str) -> Any:
+def load_config(checkpoint: str) -> Any:
+    """The configuration of a checkpoint, as transformers reads it. Raises UsageError where it cannot be read."""
     from transformers import AutoConfig
 
+    if checkpoint.startswith(SHAPE):
+        return _grown(checkpoint, "cpu", "float32")["config"]
     try:
         return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     except Exception as error:
         raise UsageError(f"{checkpoint}: its configuration cannot be loaded ({_first_line(error)})") from error
+
+
+def _of_stage(checkpoint: str, source: dict[str, Any], stage: parallel.Stage) -> dict[str, Any]:
+    """What from_pretrained takes for a Llama of the stage's layers alone: the others' weights are not even read."""
+    from huggingface_hub import snapshot_download
+    from safetensors import safe_open
+    from transformers import GenerationConfig
+
+    def name_there(name: str) -> str | None:
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        if layer is None:
+            return name
+        number = int(layer[1])
+        return f"model.layers.{number - stage.layers.start}.{name[layer.end() :]}" if number in stage.layers else None
+
+    if "state_dict" not in source:
+        folder = checkpoint if Path(checkpoint).is_dir() else snapshot_download(checkpoint, allow_patterns="*.safetensors")
+        source = {"pretrained_model_name_or_path": None, "config": load_config(checkpoint), "state_dict": {}}
+        with contextlib.suppress(OSError):  # a checkpoint may come without
+            source["generation_config"] = GenerationConfig.from_pretrained(checkpoint)
+        for file in sorted(Path(folder).glob("model*.safetensors")):
+            with safe_open(file, framework="pt") as weights:
+                source["state_dict"] |= {name: weights.get_tensor(name) for name in weights.keys() if name_there(name)}
+    source["config"].num_hidden_layers = len(stage.layers)
+    state = source["state_dict"]
+    return source | {"state_dict": {there: state[name] for name in state if (there := name_there(name))}}
 
 
 def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:

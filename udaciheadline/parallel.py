@@ -1,10 +1,15 @@
-"""How a model is split over ranks, each of which holds a part of every layer (tensor parallelism).
+"""How a model is divided over ranks: a part of every layer for each (tensor parallelism), or some whole layers
+(pipeline parallelism).
 
-transformers reads and splits the weights by the plan in a model's configuration (`base_model_tp_plan`): projections
-that make heads or channels by rows, those that read them by columns, the vocabulary by rows. What it leaves to us are
-key-value heads: where there are fewer than ranks, a head has to be on several of them.
+For parts of layers, transformers reads and splits the weights by the plan in a model's configuration
+(`base_model_tp_plan`): projections that make heads or channels by rows, those that read them by columns, the vocabulary
+by rows. What it leaves to us are key-value heads: where there are fewer than ranks, a head has to be on several.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate, pairwise
 from typing import Any
 
 from udaciheadline.records import Unsupported
@@ -47,3 +52,45 @@ def keep_own_heads(model: Any, rank: int, ranks: int) -> None:
 def local(weight: Any) -> Any:
     """This rank's part of a weight that is split; any other as it is."""
     return weight.to_local() if hasattr(weight, "to_local") else weight
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The layers of one rank of a pipeline, and how many the model has. The first stage has the embedding too, the
+    last one the head."""
+
+    layers: range
+    of: int
+
+    @property
+    def first(self) -> bool:
+        """Whether it reads tokens."""
+        return self.layers.start == 0
+
+    @property
+    def last(self) -> bool:
+        """Whether it writes tokens."""
+        return self.layers.stop == self.of
+
+
+def stages(costs: Sequence[float], ranks: int) -> list[Stage]:
+    """Layers of these costs, in order, in as many stages as there are ranks, so that the dearest stage is as cheap as
+    it can be: a pipeline is as fast as that one. Raises Unsupported for fewer layers than ranks."""
+    n = len(costs)
+    if n < ranks:
+        raise Unsupported(f"its {n} layers cannot be divided over {ranks} ranks: each needs one")
+    until = [0.0, *accumulate(costs)]
+
+    @cache
+    def best(start: int, parts: int) -> tuple[float, tuple[int, ...]]:
+        """The cost of the dearest of so many stages from layer `start` on, and where each of them ends."""
+        if parts == 1:
+            return until[n] - until[start], (n,)
+        options = (
+            (max(until[end] - until[start], rest), (end, *ends))
+            for end in range(start + 1, n - parts + 2)
+            for rest, ends in [best(end, parts - 1)]
+        )
+        return min(options, key=lambda option: option[0])
+
+    return [Stage(range(*ends), n) for ends in pairwise((0, *best(0, ranks)[1]))]

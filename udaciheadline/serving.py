@@ -19,7 +19,7 @@ from udaciheadline.records import BuildInfo, EngineSpec, Generation, Limits, Uns
 from udaciheadline.techniques import Technique
 
 LOOPBACK = "127.0.0.1"
-COMMUNICATION = ("gloo:", "ncclDevKernel")  # how the profiler's events of both backends begin
+COMMUNICATION = ("gloo:", "ncclDevKernel", "add_parts", "agree")  # how the profiler's events of both backends begin
 
 
 class Server:
@@ -110,7 +110,8 @@ def _join(connection: Connection, rank: int, ranks: int, device: str) -> None:
     from torch import distributed
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+    local = {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks)}
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks)} | local
     if device == "cuda":
         torch.cuda.set_device(rank)
     else:

@@ -23,11 +23,8 @@ class GraphedRows(Rows):
 
     def __init__(self, model: Llama, count: int, slots: int) -> None:
         super().__init__(model, count, slots)
-        sizes = [count]
-        while sizes[-1] >= 2 * FEWEST_ROWS:
-            sizes.append(sizes[-1] // 2)
         pool = torch.cuda.graph_pool_handle()  # graphs run one after another, so they can share their memory
-        self._replays = {n: capture(partial(self._step, self._last[:n], self._place[:n]), pool) for n in sizes}
+        self._replays = {n: capture(partial(self._step, self._last[:n], self._place[:n]), pool) for n in halving(count)}
         self._place.zero_()
 
     def advance(self, count: int) -> Tokens:
@@ -43,13 +40,13 @@ class GraphedRows(Rows):
 class GraphedRow(Rows):
     """One text: a graph of a step in kernels of our own, and one for each length of a prompt, when the first comes."""
 
-    def __init__(self, model: Llama, slots: int) -> None:
-        from udaciheadline.engines._kernels import Step
+    def __init__(self, model: Llama, slots: int, peers: Any = None) -> None:
+        from udaciheadline.engines._step import Step
 
         super().__init__(model, 1, slots)
         self._row = torch.zeros(1, dtype=torch.long, device=model.device)  # graphs read it: it must live as long
         self._pool = torch.cuda.graph_pool_handle()
-        self._replay = capture(Step(model, self._cache, self._last, self._place), self._pool)
+        self._replay = capture(Step(model, self._cache, self._last, self._place, peers), self._pool)
         self._prompts: dict[int, tuple[Callable[[], None], Tensor, Tensor, Tensor]] = {}
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
@@ -78,6 +75,14 @@ class GraphedRow(Rows):
         return replay, tokens, length, first
 
 
+def halving(count: int) -> list[int]:
+    """The numbers of rows that are worth a graph, from `count` down."""
+    sizes = [count]
+    while sizes[-1] >= 2 * FEWEST_ROWS:
+        sizes.append(sizes[-1] // 2)
+    return sizes
+
+
 def capture(function: Callable[[], Any], pool: Any) -> Callable[[], None]:
     """Captures what `function` does on the GPU, in memory of `pool`; calling the result does it again in one launch.
 
@@ -90,7 +95,8 @@ def capture(function: Callable[[], Any], pool: Any) -> Callable[[], None]:
             function()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    # Only this thread's calls are checked while it lasts: the process group has one that looks at events all the time.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         function()
 
     def replay() -> None:

@@ -11,14 +11,18 @@ A step of Llama-3.2-1B reads 2.5 GB, 0.6 ms on an H200, in some 80 products of a
   is: load weights, wait, let the next one start. So a kernel runs ahead by one at most, and what was written by an
   earlier one than its predecessor is there from the start.
 
-`attend` also serves batches, whose matrix products are better left to a library.
+* **Push**: of several ranks, each has a part of what is to be added to the residual stream. The kernel that makes a
+  part writes it into the memory of all ranks (`_peers.py`), and the next one waits until all parts are there. A word
+  carries its value and the number of the step, so that what has arrived needs no other sign (the LL protocol of NCCL,
+  Hu et al. 2025, https://arxiv.org/abs/2507.04786).
+
+`attend` also serves batches, whose matrix products are better left to a library. `_step.py` launches the others.
 
 Vectors between kernels are float32, weights and cache in the model's dtype, products summed in float32.
 """
 
 from typing import TYPE_CHECKING
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -27,22 +31,54 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 from udaciheadline.records import Unsupported
 
 if TYPE_CHECKING:
-    from udaciheadline.engines.llama import Cache, Llama
+    from udaciheadline.engines.llama import Llama
 
-ROWS = 8  # of a matrix a program multiplies, fewer where this does not divide it
-GATED_ROWS = 2  # of gate and of up
-COLUMNS = 1024  # at a time
-HEAD_ROWS = 32  # of the head's matrix a program compares
 ATTEND_SLOTS = {"one": 128, "many": 32}  # of the cache at a time: one text has the whole GPU, and waits for each turn
 
 
 @triton.jit
-def _project(
-    x_ptr, norm_ptr, weight_ptr, out_ptr, eps,
-    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, AHEAD: tl.constexpr,
+def push(inboxes_ptr, words_at, values, step, mask, RANKS: tl.constexpr):
+    """Writes float32 values, each in a word with the number of the step, to these words of the inbox of each rank."""
+    words = (values.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF) | (step << 32)
+    for rank in tl.static_range(RANKS):
+        inbox = tl.load(inboxes_ptr + rank).to(tl.pointer_type(tl.int64))
+        tl.store(inbox + words_at, words, mask=mask)
+
+
+@triton.jit
+def arrived(at_ptr, step, mask):
+    """The float32 values of words of this step, as soon as all of them are there."""
+    words = tl.load(at_ptr, mask=mask, other=0, volatile=True)
+    while tl.sum((mask & ((words >> 32) != step)).to(tl.int32), 0) > 0:
+        words = tl.load(at_ptr, mask=mask, other=0, volatile=True)
+    return words.to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def add_parts_kernel(
+    x_ptr, inbox_ptr, step_ptr,
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """out (OUT) = or += weight (OUT, IN) times x (IN), or its norm; GATED: weight is (2 OUT, IN), gate over up."""
+    """x (SIZE) = or += the sum of all ranks' parts (RANKS, SIZE) in this rank's inbox, in the same order on each."""
+    if AHEAD:
+        gdc_wait()
+        gdc_launch_dependents()
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    step = tl.load(step_ptr)
+    total = tl.load(x_ptr + i) if ADD else tl.zeros((BLOCK,), tl.float32)
+    for rank in tl.static_range(RANKS):
+        total += arrived(inbox_ptr + rank * SIZE + i, step, i < SIZE)
+    tl.store(x_ptr + i, total)
+
+
+@triton.jit
+def project_kernel(
+    x_ptr, norm_ptr, weight_ptr, out_ptr, eps, inboxes_ptr, step_ptr, word,
+    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """out (OUT) = or += weight (OUT, IN) times x (IN), or its norm; GATED: weight is (2 OUT, IN), gate over up. Of
+    several RANKS, the result goes into their inboxes, from `word` on, instead."""
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
     at = weight_ptr + rows[:, None].to(tl.int64) * IN + columns[None, :]
@@ -75,13 +111,16 @@ def _project(
         up *= scale
     if GATED:
         y = y * tl.sigmoid(y) * up
-    if ADD:
-        y += tl.load(out_ptr + rows)
-    tl.store(out_ptr + rows, y)
+    if RANKS > 1:
+        push(inboxes_ptr, word + rows, y, tl.load(step_ptr), rows < OUT, RANKS)
+    else:
+        if ADD:
+            y += tl.load(out_ptr + rows)
+        tl.store(out_ptr + rows, y)
 
 
 @triton.jit
-def _attend(
+def attend_kernel(
     qkv_ptr, cos_ptr, sin_ptr, place_ptr, keys_ptr, values_ptr, out_ptr, slots,
     Q: tl.constexpr, N: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
@@ -143,7 +182,7 @@ def _attend(
 
 
 @triton.jit
-def _best(
+def best_kernel(
     x_ptr, norm_ptr, weight_ptr, value_ptr, token_ptr, eps, vocabulary,
     IN: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr, COLUMNS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
@@ -173,26 +212,68 @@ def _best(
 
 
 @triton.jit
-def _pick(value_ptr, token_ptr, last_ptr, place_ptr, count, slots, SIZE: tl.constexpr, AHEAD: tl.constexpr):
-    """The best of all programs' tokens; the text goes one slot further."""
+def pick_kernel(
+    value_ptr, token_ptr, last_ptr, place_ptr, count, slots, inboxes_ptr, step_ptr, word, first_token,
+    SIZE: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """The best of all programs' tokens; the text goes one slot further.
+
+    Of several RANKS, whose tokens begin with `first_token`, the best goes into all inboxes instead: its logit to
+    `word`, and to the word RANKS behind it the token, whose bits travel as a float's.
+    """
     if AHEAD:
         gdc_wait()
         gdc_launch_dependents()
     i = tl.arange(0, SIZE)
     values = tl.load(value_ptr + i, mask=i < count, other=float("-inf"))
-    _, at = tl.max(values, 0, return_indices=True, return_indices_tie_break_left=True)
-    tl.store(last_ptr, tl.load(token_ptr + at).to(tl.int64))
-    tl.store(place_ptr, tl.minimum(tl.load(place_ptr) + 1, slots - 1))
+    best, where = tl.max(values, 0, return_indices=True, return_indices_tie_break_left=True)
+    token = tl.load(token_ptr + where).to(tl.int32)
+    if RANKS > 1:
+        own = tl.arange(0, 2)
+        bits = tl.where(own == 0, best.to(tl.int32, bitcast=True), token + first_token)
+        push(inboxes_ptr, word + own * RANKS, bits.to(tl.float32, bitcast=True), tl.load(step_ptr), own < 2, RANKS)
+    else:
+        tl.store(last_ptr, token.to(tl.int64))
+        tl.store(place_ptr, tl.minimum(tl.load(place_ptr) + 1, slots - 1))
 
 
 @triton.jit
-def _embed(last_ptr, embedding_ptr, x_ptr, IN: tl.constexpr, COLUMNS: tl.constexpr, AHEAD: tl.constexpr):
-    """x (IN) of the last token."""
+def agree_kernel(
+    inbox_ptr, step_ptr, last_ptr, place_ptr, slots, SIZE: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr
+):
+    """The best of all ranks' tokens, the first rank's where they are equal; the text goes one slot further, and the
+    number of the step by one."""
+    if AHEAD:
+        gdc_wait()
+        gdc_launch_dependents()
+    step = tl.load(step_ptr)
+    rank = tl.arange(0, SIZE)
+    values = tl.where(rank < RANKS, arrived(inbox_ptr + rank, step, rank < RANKS), float("-inf"))
+    tokens = arrived(inbox_ptr + RANKS + rank, step, rank < RANKS).to(tl.int32, bitcast=True)
+    _, winner = tl.max(values, 0, return_indices=True, return_indices_tie_break_left=True)
+    tl.store(last_ptr, tl.sum(tl.where(rank == winner, tokens, 0), 0).to(tl.int64))
+    tl.store(place_ptr, tl.minimum(tl.load(place_ptr) + 1, slots - 1))
+    tl.store(step_ptr, step + 1)
+
+
+@triton.jit
+def embed_kernel(
+    last_ptr, embedding_ptr, x_ptr, inboxes_ptr, step_ptr, word, first_token, vocabulary,
+    IN: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """x (IN) of the last token. Of several RANKS, the one that has its row gives it, the others zeros: all inboxes get
+    these parts, from `word` on."""
     if AHEAD:
         gdc_wait()
         gdc_launch_dependents()
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
-    tl.store(x_ptr + columns, tl.load(embedding_ptr + tl.load(last_ptr) * IN + columns).to(tl.float32))
+    own = tl.load(last_ptr) - first_token
+    mine = (own >= 0) & (own < vocabulary) & (columns < IN)
+    row = tl.load(embedding_ptr + own * IN + columns, mask=mine, other=0.0).to(tl.float32)
+    if RANKS > 1:
+        push(inboxes_ptr, word + columns, row, tl.load(step_ptr), columns < IN, RANKS)
+    else:
+        tl.store(x_ptr + columns, row)
 
 
 def check(model: "Llama") -> None:
@@ -208,98 +289,23 @@ def attend(model: "Llama", place: Tensor, qkv: Tensor, keys: Tensor, values: Ten
     """What one token of each row reads, (m, q * d): qkv (m, q + 2n, d) of tokens at their `place` (m), which are put
     into the first m rows of keys and values (b, n, slots, d)."""
     out = qkv.new_empty(len(qkv), model.heads * model.head_dim)
-    _launch_attend(model, qkv, place, keys, values, out, ATTEND_SLOTS["many"], ahead={"AHEAD": False, "num_warps": 4})
+    launch_attend(model, qkv, place, keys, values, out, "many", {"AHEAD": False, "num_warps": 4})
     return out
 
 
-class Step:
-    """The next token of one text, with its `last` token (1), which is not in the cache yet, and the `place` (1) where
-    it goes: calling it launches the kernels, and changes all three."""
-
-    def __init__(self, model: "Llama", cache: "Cache", last: Tensor, place: Tensor) -> None:
-        self._model, self._cache, self._last, self._place = model, cache, last, place
-        (vocabulary, hidden), layer = model.head.shape, model.layers[0]
-        queries = model.heads * model.head_dim
-        vectors = last.new_empty(hidden + len(layer.qkv) + queries + layer.down.shape[1], dtype=torch.float32)
-        self._x, self._qkv, self._read, self._active = vectors.split(
-            [hidden, len(layer.qkv), queries, layer.down.shape[1]]
-        )
-        self._part = torch.empty_like(self._x)
-        self._programs = triton.cdiv(vocabulary, HEAD_ROWS)
-        self._values = last.new_empty(self._programs, dtype=torch.float32)
-        self._tokens = last.new_empty(self._programs, dtype=torch.int32)
-        ahead = last.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(last.device) >= (9, 0)
-        self._ahead = {"AHEAD": True, "launch_pdl": True} if ahead else {"AHEAD": False}
-
-    def __call__(self) -> None:
-        """Launches a step."""
-        model, hidden = self._model, len(self._x)
-        columns = _dividing(hidden, COLUMNS)
-        if model.ranks == 1:
-            _embed[(hidden // columns,)](
-                self._last, model.embedding, self._x, IN=hidden, COLUMNS=columns, num_warps=4, **self._ahead
-            )
-        else:
-            self._x.copy_(model.embed(self._last)[0])
-        for layer, (keys, values) in zip(model.layers, self._cache, strict=True):
-            self._project(self._x, layer.qkv, self._qkv, norm=layer.attention_norm)
-            warps = {"num_warps": 8} | self._ahead
-            _launch_attend(model, self._qkv, self._place, keys, values, self._read, ATTEND_SLOTS["one"], ahead=warps)
-            self._add(self._read, layer.out)
-            self._project(self._x, layer.gate_up, self._active, norm=layer.mlp_norm, gated=True)
-            self._add(self._active, layer.down)
-        _best[(self._programs,)](
-            self._x, model.norm, model.head, self._values, self._tokens, model.eps, len(model.head),
-            IN=hidden, ROWS=ROWS, TURNS=HEAD_ROWS // ROWS, COLUMNS=columns, num_warps=4, **self._ahead,
-        )  # fmt: skip
-        if model.ranks > 1:
-            # Each rank has compared its own part of the vocabulary: in the place of the best, all take the best of all.
-            best = self._values.argmax(keepdim=True)
-            own = self._values[best], self._tokens[best] + model.first_token
-            self._values[:1], self._tokens[:1] = model.best_of_all(*own)
-            self._values[1:] = -torch.inf
-        slots, size = self._cache[0][0].shape[2], triton.next_power_of_2(self._programs)
-        _pick[(1,)](
-            self._values, self._tokens, self._last, self._place, self._programs, slots,
-            SIZE=size, num_warps=8, **self._ahead,
-        )  # fmt: skip
-
-    def _add(self, x: Tensor, weight: Tensor) -> None:
-        """Adds the product to the residual stream: of several ranks, the sum of theirs."""
-        if self._model.ranks == 1:
-            self._project(x, weight, self._x, add=True)
-        else:
-            self._project(x, weight, self._part)
-            self._x += self._model.total(self._part)
-
-    def _project(
-        self, x: Tensor, weight: Tensor, out: Tensor, norm: Tensor | None = None, gated: bool = False, add: bool = False
-    ) -> None:
-        rows = _dividing(len(out), GATED_ROWS if gated else ROWS)
-        _project[(len(out) // rows,)](
-            x, weight if norm is None else norm, weight, out, self._model.eps,
-            IN=len(x), OUT=len(out), ROWS=rows, COLUMNS=_dividing(len(x), COLUMNS),
-            NORM=norm is not None, GATED=gated, ADD=add, num_warps=4, **self._ahead,
-        )  # fmt: skip
-
-
-def _launch_attend(
+def launch_attend(
     model: "Llama",
     qkv: Tensor,
     place: Tensor,
     keys: Tensor,
     values: Tensor,
     out: Tensor,
-    block: int,
+    texts: str,
     ahead: dict[str, int | bool],
 ) -> None:
+    """`attend` into `out`, for "one" or "many" `texts`; `ahead` are options of the launch."""
     group = max(16, triton.next_power_of_2(model.heads // model.kv_heads))
-    _attend[(len(place), model.kv_heads)](
+    attend_kernel[(len(place), model.kv_heads)](
         qkv, model.cos, model.sin, place, keys, values, out, keys.shape[2],
-        Q=model.heads, N=model.kv_heads, D=model.head_dim, GROUP=group, BLOCK=block, **ahead,
+        Q=model.heads, N=model.kv_heads, D=model.head_dim, GROUP=group, BLOCK=ATTEND_SLOTS[texts], **ahead,
     )  # fmt: skip
-
-
-def _dividing(n: int, most: int) -> int:
-    """The largest power of two up to `most` that divides n."""
-    return min(n & -n, most)

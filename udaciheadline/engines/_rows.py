@@ -17,19 +17,35 @@ from udaciheadline.engines.llama import Llama
 
 
 class Tokens:
-    """Tokens (rows, made) on their way to the host: the copy is queued behind their making, and only `read` waits."""
+    """Tokens (rows, made) on their way to the host: the copy is queued behind their making, and only `read` waits.
 
-    def __init__(self, tokens: Tensor) -> None:
-        self._tokens = tokens.to("cpu", non_blocking=True, copy=True)
-        self._copied = torch.cuda.Event() if tokens.is_cuda else None
-        if self._copied is not None:
-            self._copied.record()
+    With `works` they are on their way to this device as well, or what they were made of on its way to another.
+    """
+
+    def __init__(self, tokens: Tensor, works: Sequence[Any] = ()) -> None:
+        self._tokens, self._works = tokens, works
+        self._on_host: Tensor | None = None
+        if not works:
+            self.arrive()
+
+    def arrive(self) -> Tensor:
+        """The tokens on the device, which waits for the works before it does anything else."""
+        if self._on_host is None:
+            for work in self._works:
+                work.wait()
+            self._on_host = self._tokens.to("cpu", non_blocking=True, copy=True)
+            self._copied = torch.cuda.Event() if self._tokens.is_cuda else None
+            if self._copied is not None:
+                self._copied.record()
+        return self._tokens
 
     def read(self) -> list[list[int]]:
         """The tokens that each row made."""
+        self.arrive()
+        assert self._on_host is not None
         if self._copied is not None:
             self._copied.synchronize()
-        return self._tokens.tolist()
+        return self._on_host.tolist()
 
 
 class Rows:
@@ -48,11 +64,7 @@ class Rows:
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads prompts into these rows; the first token of each."""
-        longest = max(map(len, prompts))
-        tokens = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        on_device = (t.to(self._model.device, non_blocking=True) for t in (tokens, lengths, torch.tensor(rows)))
-        return Tokens(self._reader(*on_device)[:, None])
+        return Tokens(self._reader(*self._on_device(prompts, rows))[:, None])
 
     def advance(self, count: int) -> Tokens:
         """The next token of each of the first `count` rows."""
@@ -69,13 +81,21 @@ class Rows:
         for tensor in (self._last, self._place, *(t for pair in self._cache for t in pair)):
             tensor[: len(kept)] = tensor[index]
 
+    def _on_device(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The prompts (b, t), their lengths (b), and the rows (b)."""
+        longest = max(map(len, prompts))
+        tokens = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
+        tensors = (tokens, torch.tensor([len(prompt) for prompt in prompts]), torch.tensor(rows))
+        tokens, lengths, index = (tensor.to(self._model.device, non_blocking=True) for tensor in tensors)
+        return tokens, lengths, index
+
     def _read(self, tokens: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
-        first = self._model.greedy(self._model.prefill(tokens, lengths, self._cache, rows))
+        first = self._model.ranks.greedy(self._model.prefill(tokens, lengths, self._cache, rows))
         self._last[rows], self._place[rows] = first, lengths
         return first
 
     def _step(self, last: Tensor, place: Tensor) -> None:
-        last.copy_(self._model.greedy(self._model.decode(last, place, self._cache)))
+        last.copy_(self._model.ranks.greedy(self._model.decode(last, place, self._cache)))
         # A row whose text has ended goes on until a new one takes it: it must not run out of its cache.
         place.add_(1).clamp_(max=self.slots - 1)
 
@@ -118,7 +138,7 @@ class CompiledRow(Rows):
             # A loop's body may not change what it is given, so it works on a copy: some kilobytes, in the CPU's cache.
             copied = [tensor.clone() for tensor in cache]
             pairs = list(zip(copied[::2], copied[1::2], strict=True))
-            last = self._model.greedy(self._model.decode(last, place, pairs))
+            last = self._model.ranks.greedy(self._model.decode(last, place, pairs))
             return (step + 1, last, place + 1, made.index_copy(0, step[None], last), *copied)
 
         made = last.new_zeros(max(self._steps, 1))

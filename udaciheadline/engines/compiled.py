@@ -10,6 +10,9 @@ some ten kernels a layer, and looks after every token whether the text has ended
 * a **job** of many texts flows through a fixed number of rows, longest prompts first, so that prompts read together
   need little padding. A row whose text has ended takes the next prompt; when none is left, the rows close ranks.
 
+On several ranks the same loop runs on each, and decides the same everywhere, since all see the same tokens: each has a
+part of every layer (`_ranks.py`, `_peers.py`), or some layers and several micro-batches in flight (`_stages.py`).
+
 It does not help where a step is long anyway: large batches of a large model are bound by arithmetic, and only fused
 kernels and the flow (no row works for a text that has ended) are left to win there.
 """
@@ -17,21 +20,29 @@ kernels and the flow (no row works for a text that has ended) are left to win th
 import gc
 import time
 from collections import deque
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
+from torch import distributed
 
 from udaciheadline import measure
 from udaciheadline.engines._graphs import GraphedRow, GraphedRows
+from udaciheadline.engines._peers import Peers, can_reach_each_other
 from udaciheadline.engines._rows import CompiledRow, Rows, Tokens
+from udaciheadline.engines._stages import Line, StageRows
 from udaciheadline.engines._texts import end_tokens, fitting, likelihood
 from udaciheadline.engines.llama import Llama
+from udaciheadline.parallel import Stage
 from udaciheadline.prompts import extract_headline
 from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
 
 MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}  # of prompts read together: enough to keep the device busy
+PIPELINED_SHARE = 4  # of them for a stage: as long as it reads the first group, those behind it have nothing to do
+MICRO_BATCHES = 1  # in flight for each stage of a pipeline
 FREE_SHARE = 0.125  # of the rows, at which new prompts are read, or the others close ranks: neither is free
 CPU_LAYERS = 12  # compiled into one C++ function for a CPU: 16 took 505 s, and reading their weights is most of a step
 THREAD_BYTES = 8 * 2**20  # weights a step must read for a second thread on a CPU to pay: it has to be woken first
@@ -53,8 +64,9 @@ class CompiledEngine:
     """Greedy headlines from a transformers Llama, whose weights it takes over (`source` is of no use afterwards).
 
     With `alone`, what a single prompt needs is compiled at once, otherwise when the first one comes. `details` are the
-    technique's own figures, passed through to the report. Raises Unsupported for a model that is not a Llama, or
-    has too many layers to compile on this CPU, and UsageError where compiling fails.
+    technique's own figures, passed through to the report. With a `stage`, source has just its layers, and this is one
+    rank of a pipeline. Raises Unsupported for a model that is not a Llama, or has too many layers to compile on this
+    CPU, and UsageError where compiling fails.
     """
 
     def __init__(
@@ -65,35 +77,43 @@ class CompiledEngine:
         max_new_tokens: int,
         alone: bool = True,
         details: dict[str, float] | None = None,
+        stage: Stage | None = None,
     ) -> None:
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
         self._ends = end_tokens(source, tokenizer)
         parameters = source.num_parameters()
-        self._model = Llama(source, MAX_LENGTH)
-        head, self._device = self._model.head, self._model.device.type
+        self._model = Llama(source, MAX_LENGTH, stage)
+        self._line = Line() if stage else None
+        self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
+        self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
-        # Gloo's sums over ranks cannot be part of a program.
-        self._compiles = self._device == "cuda" or (self._model.ranks == 1 and len(self._model.layers) <= CPU_LAYERS)
-        if alone and not self._compiles and self._model.ranks == 1:
+        # On a CPU, what goes between ranks cannot be part of a program.
+        self._compiles = self._device == "cuda" or (self._ranks == 1 and len(self._model.layers) <= CPU_LAYERS)
+        if alone and not self._compiles and self._ranks == 1:
             raise Unsupported(
                 f"its {len(self._model.layers)} layers would take minutes to compile on a CPU, for little: reading the "
                 f"weights is most of a step there; the limit is {CPU_LAYERS} layers"
             )
+        self._peers: Peers | None = None
         if self._device == "cuda":
-            from udaciheadline.engines import _kernels  # they need Triton, which a CPU build of torch comes without
+            from udaciheadline.engines import _kernels, _step  # they need Triton, which a CPU build of torch lacks
 
             _kernels.check(self._model)
             self._model.compile_layers()
             torch.backends.cuda.enable_cudnn_sdp(False)  # it makes a plan for each new length of a prompt
-        self._rows: dict[str, Rows] = {}
+            if self._model.ranks.count > 1 and can_reach_each_other():
+                self._peers = Peers(_step.inbox_words(self._model), self._model.device)
+        self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
+        layer_parameters = sum(weight.numel() for weight in self._model.layers.parameters())  # type: ignore[attr-defined]
+        elsewhere = self._model.stage.of - len(self._model.layers)
         self.info = BuildInfo(
-            parameters=parameters,
+            parameters=parameters + elsewhere * layer_parameters // len(self._model.layers),
             weights_bytes=sum(weight.nbytes for weight in self._model.parameters()),
-            pass_bytes=pass_bytes,
-            layer_parameters=sum(w.numel() for layer in self._model.layers for w in layer.parameters()),
-            head_parameters=head.numel(),
+            pass_bytes=self._line.total(pass_bytes, self._model.device) if self._line else pass_bytes,
+            layer_parameters=layer_parameters,
+            head_parameters=self._model.head.numel() if self._model.stage.last else 0,
             details=details or {},
         )
         self._threads_alone = max(1, min(self._threads, pass_bytes // THREAD_BYTES))
@@ -123,7 +143,7 @@ class CompiledEngine:
             return texts, *self._work(texts, size)
 
         size = min(batch_size or len(prompts), len(prompts))
-        size, (texts, start, seconds) = fitting(size, job, self._model.ranks)
+        size, (texts, start, seconds) = fitting(size, job, self._ranks)
         return [
             Generation(
                 headline=extract_headline(str(self._tokenizer.decode(text.new, skip_special_tokens=True))),
@@ -138,7 +158,8 @@ class CompiledEngine:
 
     def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
         """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced)."""
-        return likelihood(self._model, self._tokenizer, self._model.device, prompts, headlines)
+        logits = partial(self._line.logits, self._model) if self._line else self._model
+        return likelihood(logits, self._tokenizer, self._model.device, prompts, headlines)
 
     def close(self) -> None:
         """Drops the model."""
@@ -148,7 +169,10 @@ class CompiledEngine:
         """Makes the headlines, `size` texts at a time: when that began, and the seconds it took."""
         rows = self._rows_for(texts, size)
         start = measure.now(self._device)
-        self._flow(rows, texts)
+        waiting = deque(sorted(texts, key=lambda text: len(text.prompt), reverse=True))
+        flows = [self._flow(micro_batch, waiting) for micro_batch in rows]
+        while flows:  # each launches something in turn
+            flows = [flow for flow in flows if next(flow, False)]
         return start, measure.now(self._device) - start
 
     def _drop(self, kind: str) -> None:
@@ -156,8 +180,9 @@ class CompiledEngine:
         if self._rows.pop(kind, None) is not None:
             gc.collect()
 
-    def _rows_for(self, texts: list[_Text], size: int) -> Rows:
-        """`size` rows, long enough for these texts: the last ones where they are, new ones otherwise."""
+    def _rows_for(self, texts: list[_Text], size: int) -> list[Rows]:
+        """`size` rows, long enough for these texts: the last ones where they are, new ones otherwise. Those of a
+        pipeline are divided into micro-batches."""
         longest = max(len(text.prompt) for text in texts)
         needed = longest + self._max_new_tokens
         if needed > MAX_LENGTH:
@@ -168,24 +193,33 @@ class CompiledEngine:
         if self._device == "cpu":
             torch.set_num_threads(self._threads_alone if size == 1 else self._threads)
         kind = "one" if size == 1 else "many"
+        parts = min(size, MICRO_BATCHES * self._ranks) if self._line else 1
+        count = -(-size // parts)
         rows = self._rows.get(kind)
-        if rows is None or rows.count != size or rows.slots < needed:
+        if rows is None or (len(rows), rows[0].count) != (parts, count) or rows[0].slots < needed:
             del rows
             self._drop("many")
             self._drop(kind)
             slots = -(-needed // SLOTS[kind]) * SLOTS[kind]
-            if self._device == "cuda":
-                rows = GraphedRow(self._model, slots) if size == 1 else GraphedRows(self._model, size, slots)
-            elif size == 1 and self._compiles:
-                rows = CompiledRow(self._model, slots, sorted(self._ends), self._max_new_tokens)
-            else:
-                rows = Rows(self._model, size, slots)
-            self._rows[kind] = rows
+            self._rows[kind] = rows = [self._new_rows(count, slots) for _ in range(parts)]
         return rows
 
-    def _flow(self, rows: Rows, texts: list[_Text]) -> None:
-        """Takes all texts through the rows, each to the end of its headline."""
-        waiting = deque(sorted(texts, key=lambda text: len(text.prompt), reverse=True))
+    def _new_rows(self, count: int, slots: int) -> Rows:
+        if self._line is not None:
+            return StageRows(self._model, count, slots, self._line)
+        if self._device == "cuda":
+            if count == 1 and (self._ranks == 1 or self._peers):
+                return GraphedRow(self._model, slots, self._peers)
+            return GraphedRows(self._model, count, slots)
+        if count == 1 and self._compiles:
+            return CompiledRow(self._model, slots, sorted(self._ends), self._max_new_tokens)
+        return Rows(self._model, count, slots)
+
+    def _flow(self, rows: Rows, waiting: deque[_Text]) -> Iterator[bool]:
+        """Takes texts that wait through the rows, each to the end of its headline; true after everything launched.
+
+        What was launched is not looked at before the next turn, so that other rows have theirs first.
+        """
         flying: list[_Text | None] = [None] * rows.count  # the text of each row
         made: deque[tuple[Tokens, list[_Text | None]]] = deque()  # what was launched and not looked at yet
         while True:
@@ -197,6 +231,7 @@ class CompiledEngine:
                         flying[text.row] = text
                         text.asked = 1
                     made.append((rows.prefill([t.prompt for t in group], [t.row for t in group]), [*group]))
+                    yield True
             elif len(free) == len(flying):
                 return
             elif any(text and text.asked < self._max_new_tokens for text in flying):
@@ -206,6 +241,7 @@ class CompiledEngine:
                 for flown in flying:
                     if flown:
                         flown.asked += 1
+                yield True
             else:  # all that may be needed is launched
                 self._look(*made.popleft(), flying)
             while len(made) > self._lag:
@@ -214,10 +250,11 @@ class CompiledEngine:
     def _groups(self, waiting: deque[_Text], free: list[int]) -> list[list[_Text]]:
         """Gives free rows to the texts that wait, in groups that are read together."""
         groups: list[list[_Text]] = []
+        most = PREFILL_TOKENS[self._device] // (PIPELINED_SHARE if self._line else 1)
         for row in free[: len(waiting)]:
             text = waiting.popleft()
             text.row = row
-            if not groups or (len(groups[-1]) + 1) * len(groups[-1][0].prompt) > PREFILL_TOKENS[self._device]:
+            if not groups or (len(groups[-1]) + 1) * len(groups[-1][0].prompt) > most:
                 groups.append([])
             groups[-1].append(text)
         return groups

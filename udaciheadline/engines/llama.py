@@ -21,9 +21,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
-from udaciheadline.parallel import local
+from udaciheadline.engines._ranks import Alone, Split
+from udaciheadline.parallel import Stage, local
 from udaciheadline.records import Unsupported
 
 Attention = Callable[..., Tensor]
@@ -85,9 +86,9 @@ def rotary_frequencies(head_dim: int, parameters: dict[str, Any]) -> Tensor:
 class Layer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, source: Any, config: Any, total: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, source: Any, config: Any, ranks: Alone) -> None:
         super().__init__()
-        self.total = total
+        self.ranks = ranks
         attention, mlp = source.self_attn, source.mlp
         self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
         self.attention_norm = _weight(source.input_layernorm)  # (h)
@@ -111,9 +112,13 @@ class Layer(nn.Module):
 
     def after(self, x: Tensor, read: Tensor) -> Tensor:
         """x (m, h), with what attention read (m, qd), to (m, h)."""
-        x = x + self.total(project(read, self.out))
+        x = x + self.ranks.total(project(read, self.out))
+        return x + self.ranks.total(self.mlp(x))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """What is to be added to x (m, h)."""
         gate, up = project(rms_norm(x, self.mlp_norm, self.eps), self.gate_up).chunk(2, dim=-1)
-        return x + self.total(project(F.silu(gate) * up, self.down))
+        return project(F.silu(gate) * up, self.down)
 
 
 class Llama(nn.Module):
@@ -121,64 +126,35 @@ class Llama(nn.Module):
     afterwards, and no second copy of the weights is ever held.
 
     `length` is the longest text in tokens, prompt and headline together. From a source that is split over ranks
-    (`parallel.py`) it takes this rank's part: its heads, its channels, its rows of the vocabulary. Raises Unsupported
-    for a model that is not a Llama, or has something that no Llama of Meta's has.
+    (`parallel.py`) it takes this rank's part: its heads, its channels, its rows of the vocabulary. Of a `stage`, source
+    has just the layers; the first has the embedding, the last the head. Raises Unsupported for a model that is
+    not a Llama, or has something that no Llama of Meta's has.
     """
 
-    def __init__(self, source: Any, length: int) -> None:
+    def __init__(self, source: Any, length: int, stage: Stage | None = None) -> None:
         super().__init__()
         config = source.config
-        _check(config)
+        check(config)
+        self.stage = stage or Stage(range(config.num_hidden_layers), config.num_hidden_layers)
         self.head_dim = config.head_dim
         self.eps, self.length = config.rms_norm_eps, length
-        self.embedding = _weight(source.model.embed_tokens)  # (vocabulary, h)
-        self.ranks = config.vocab_size // len(self.embedding)
-        self.first_token = len(self.embedding) * (distributed.get_rank() if self.ranks > 1 else 0)
-        self.head = self.embedding if config.tie_word_embeddings else _weight(source.lm_head)
+        embedding = _weight(source.model.embed_tokens)  # (vocabulary, h)
+        head = embedding if config.tie_word_embeddings else _weight(source.lm_head)
+        self.embedding: Any = embedding if self.stage.first else None
+        self.head: Any = head if self.stage.last else None
+        rows, self.vocabulary = len(embedding), config.vocab_size
+        self.ranks = Alone() if rows == self.vocabulary else Split(rows)
         self.norm = _weight(source.model.norm)
-        self.device = self.embedding.device
+        self.device, self.dtype = self.norm.device, self.norm.dtype
         self.layers: Sequence[Layer] = nn.ModuleList()  # type: ignore[assignment]
         for i in range(config.num_hidden_layers):
-            self.layers.append(Layer(source.model.layers[i], config, self.total))  # type: ignore[attr-defined]
+            self.layers.append(Layer(source.model.layers[i], config, self.ranks))  # type: ignore[attr-defined]
             source.model.layers[i] = nn.Identity()
         self.heads = self.layers[0].out.shape[1] // config.head_dim
         self.kv_heads = (len(self.layers[0].qkv) // config.head_dim - self.heads) // 2
         angles = torch.outer(torch.arange(length), rotary_frequencies(config.head_dim, config.rope_parameters))
-        angles = angles.to(self.embedding.device)[:, None]  # (length, 1, d/2)
+        angles = angles.to(self.device)[:, None]  # (length, 1, d/2)
         self.cos, self.sin = angles.cos(), angles.sin()
-
-    def total(self, x: Tensor) -> Tensor:
-        """The sum of x over all ranks, in its place."""
-        if self.ranks > 1:
-            distributed.all_reduce(x)
-        return x
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """x (m, h) of tokens (m): of several ranks, the one that has a token's row gives it, the others zeros."""
-        if self.ranks == 1:
-            return F.embedding(tokens, self.embedding)
-        own = tokens - self.first_token
-        mine = (own >= 0) & (own < len(self.embedding))
-        return self.total(F.embedding(own * mine, self.embedding) * mine[:, None])
-
-    def greedy(self, logits: Tensor) -> Tensor:
-        """The best tokens (m) by logits (m, vocabulary), of which each of several ranks has its part."""
-        if self.ranks == 1:
-            return logits.argmax(-1)
-        values, tokens = logits.max(-1)
-        return self.best_of_all(values.float(), tokens + self.first_token)[1]
-
-    def best_of_all(self, values: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The best value (m) of all ranks, and its token (m)."""
-        values, tokens = self._of_all(values), self._of_all(tokens)  # (ranks, m)
-        best = values.argmax(0)[None]
-        return values.gather(0, best)[0], tokens.gather(0, best)[0]
-
-    def _of_all(self, x: Tensor) -> Tensor:
-        """x (...) of all ranks, (ranks, ...)."""
-        gathered = x.new_empty(self.ranks, *x.shape)
-        distributed.all_gather(list(gathered), x.contiguous())
-        return gathered
 
     def read_once_a_pass(self) -> list[Tensor]:
         """The weights that a pass over any number of tokens has to read: of the embedding, a pass needs a few rows."""
@@ -191,21 +167,25 @@ class Llama(nn.Module):
         """
         for layer in self.layers:
             layer.before = torch.compile(layer.before, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
-            layer.after = torch.compile(layer.after, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
+            if self.ranks.count == 1:
+                layer.after = torch.compile(layer.after, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
+            else:  # what is summed over ranks stays outside
+                layer.mlp = torch.compile(layer.mlp, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
         self.rotated = torch.compile(self.rotated, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
 
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` texts of at most `slots` tokens."""
         shape = (rows, self.kv_heads, slots, self.head_dim)
-        return [(self.embedding.new_zeros(shape), self.embedding.new_zeros(shape)) for _ in self.layers]
+        return [(self.norm.new_zeros(shape), self.norm.new_zeros(shape)) for _ in self.layers]
 
-    def prefill(self, tokens: Tensor, lengths: Tensor, cache: Cache, rows: Tensor) -> Tensor:
+    def prefill(self, given: Tensor, lengths: Tensor, cache: Cache, rows: Tensor) -> Tensor:
         """Reads prompts: tokens (b, t), the first `lengths` (b) of each row; logits (b, vocabulary) of the next token.
+        A later stage is given the hidden states (b, t, h) of the one before; one before the last makes them.
 
         Their keys and values go to the `rows` (b) of the cache. In the last layer only each prompt's last token is
         still of interest, since nothing later asks for what the others would say there.
         """
-        b, t = tokens.shape
+        b, t = given.shape[:2]
         cos, sin = self._angles(b, t)
 
         def attention(y: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -214,12 +194,14 @@ class Llama(nn.Module):
             keys[rows, :, :t], values[rows, :, :t] = k, v
             return self._causal(q, k, v)
 
-        last = torch.arange(b, device=tokens.device) * t + lengths - 1
-        return self._logits(tokens.flatten(), attention, cache, last)
+        last = torch.arange(b, device=given.device) * t + lengths - 1
+        made = self._through(given.flatten(0, 1), attention, cache, last)
+        return made if self.stage.last else made.view(b, t, -1)
 
-    def decode(self, tokens: Tensor, slots: Tensor, cache: Cache) -> Tensor:
-        """One step of the first b rows of the cache: tokens (b) at their slots (b); logits (b, vocabulary)."""
-        return self._logits(tokens, self._attention_of_a_step(slots, cache), cache)
+    def decode(self, given: Tensor, slots: Tensor, cache: Cache) -> Tensor:
+        """One step of the first b rows of the cache: tokens (b) at their slots (b); logits (b, vocabulary). Of a stage,
+        hidden states (b, h) in their places."""
+        return self._through(given, self._attention_of_a_step(slots, cache), cache)
 
     def _attention_of_a_step(self, place: Tensor, cache: Cache) -> Attention:
         """What puts one token of each of the first b rows into the cache at its place (b), and then reads the cache."""
@@ -242,9 +224,10 @@ class Llama(nn.Module):
 
         return attention
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (b, t, vocabulary) of whole texts, tokens (b, t), without a cache."""
-        b, t = tokens.shape
+    def forward(self, given: Tensor) -> Tensor:
+        """Logits (b, t, vocabulary) of whole texts, tokens (b, t), without a cache; hidden states (b, t, h) as in
+        `prefill`."""
+        b, t = given.shape[:2]
         cos, sin = self._angles(b, t)
 
         def attention(y: Tensor) -> Tensor:
@@ -252,10 +235,8 @@ class Llama(nn.Module):
             k, v = (x.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2) for x in (k, v))
             return self._causal(q, k, v)
 
-        logits = self._logits(tokens.flatten(), attention, [()] * len(self.layers))
-        if self.ranks > 1:
-            logits = self._of_all(logits).transpose(0, 1).flatten(1)
-        return logits.view(b, t, -1)
+        made = self._through(given.flatten(0, 1), attention, [()] * len(self.layers))
+        return (self.ranks.whole(made) if self.stage.last else made).view(b, t, -1)
 
     def rotated(self, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q (m, q, d), k and v (m, n, d) from y (m, q + 2n, d): queries and keys turned by cos and sin (m, 1, d/2)."""
@@ -267,13 +248,14 @@ class Llama(nn.Module):
         """Cosines and sines (b * t, 1, d/2) for b texts from their first token on."""
         return self.cos[:t].repeat(b, 1, 1), self.sin[:t].repeat(b, 1, 1)
 
-    def _logits(self, tokens: Tensor, attention: Attention, cache: Cache, keep: Tensor | None = None) -> Tensor:
-        """Tokens (m) through all layers: logits (m, vocabulary), or those of `keep` (k). Of several ranks, each has the
-        logits of its part of the vocabulary."""
-        x = self.embed(tokens)
+    def _through(self, given: Tensor, attention: Attention, cache: Cache, keep: Tensor | None = None) -> Tensor:
+        """Tokens (m) through all layers: logits (m, vocabulary), or those of `keep` (k). Hidden states (m, h) from and
+        for another stage. Of several ranks, each has the logits of its part of the vocabulary."""
+        x = self.ranks.embed(given, self.embedding) if self.stage.first else given
         for layer, memory in zip(self.layers, cache, strict=True):
-            x = layer(x, attention, memory, keep if layer is self.layers[-1] else None)
-        return project(rms_norm(x, self.norm, self.eps), self.head)
+            ends = self.stage.last and layer is self.layers[-1]
+            x = layer(x, attention, memory, keep if ends else None)
+        return project(rms_norm(x, self.norm, self.eps), self.head) if self.stage.last else x
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Each token reads its own text up to itself: q (b * t, q, d), k and v (b, n, t, d)."""
@@ -302,7 +284,7 @@ def _weight(*modules: Any) -> nn.Parameter:
     return nn.Parameter(weights[0] if len(weights) == 1 else torch.cat(weights), requires_grad=False)
 
 
-def _check(config: Any) -> None:
+def check(config: Any) -> None:
     if config.model_type != "llama":
         raise Unsupported(
             f"it is a {config.model_type} model: the compiled engine runs Llama, use --engine transformers"

@@ -1,0 +1,132 @@
+"""Rows on one stage of a pipeline: hidden states come from the stage before and go to the one after.
+
+A token needs all stages, one after the other, and the next token of the same text needs this one. So the texts are
+several micro-batches: while the last stage works on one, those before it work on others. What a stage sends is
+on its way while the stage goes on: the next micro-batch is launched before anybody waits for the tokens of this one.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from udaciheadline.engines._rows import Rows, Tokens
+from udaciheadline.engines.llama import Llama
+
+
+class Line:
+    """The other stages, as one of them sees them: ranks in the order of the layers."""
+
+    def __init__(self) -> None:
+        self._rank, self._last = distributed.get_rank(), distributed.get_world_size() - 1
+        # NCCL does one thing after another in a group: tokens on their way back must not wait for hidden states.
+        self._back = distributed.new_group()
+
+    def receive(self, x: Tensor) -> Tensor:
+        """Fills x with what the stage before sends."""
+        distributed.recv(x, self._rank - 1)
+        return x
+
+    def send(self, x: Tensor) -> Any:
+        """Sends x to the stage after; x may be changed once the result's `wait` is over."""
+        return distributed.isend(x, self._rank + 1)
+
+    def share(self, x: Tensor) -> Any:
+        """Fills x on all stages with what the last one has there, once the result's `wait` is over."""
+        return distributed.broadcast(x, self._last, group=self._back, async_op=True)
+
+    def total(self, number: int, device: torch.device) -> int:
+        """The sum of a number over all stages, which is taken on `device`."""
+        numbers = torch.tensor(number, device=device)
+        distributed.all_reduce(numbers)
+        return int(numbers)
+
+    def logits(self, model: Llama, tokens: Tensor) -> Tensor:
+        """Logits (b, t, vocabulary) of whole texts, tokens (b, t), on every stage."""
+        given = tokens if model.stage.first else self.receive(model.norm.new_empty(*tokens.shape, len(model.norm)))
+        made = model(given)
+        if not model.stage.last:
+            self.send(made).wait()
+            made = model.norm.new_empty(*tokens.shape, model.vocabulary)
+        self.share(made).wait()
+        return made
+
+
+class StageRows(Rows):
+    """One micro-batch on one stage. On a GPU a step's launches are one graph; what comes and goes stays outside."""
+
+    def __init__(self, model: Llama, count: int, slots: int, line: Line) -> None:
+        super().__init__(model, count, slots)
+        self._line, self._stage = line, model.stage
+        self._arriving: list[tuple[Tokens, Tensor | slice]] = []  # and the rows that they are of
+        hidden = model.norm.new_zeros(count, len(model.norm))
+        # What a step begins with and what it ends with.
+        self._given = self._last if self._stage.first else hidden
+        self._made = torch.zeros_like(self._last) if self._stage.last else torch.zeros_like(hidden)
+        self._replays: dict[int, Any] = {}
+        if model.device.type == "cuda":
+            self._capture()
+
+    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
+        """Reads prompts into these rows; the first token of each."""
+        given, lengths, index = self._on_device(prompts, rows)
+        if not self._stage.first:
+            given = self._line.receive(self._model.norm.new_empty(*given.shape, len(self._model.norm)))
+        made = self._model.prefill(given, lengths, self._cache, index)
+        self._place[index] = lengths
+        return self._pass_on(self._model.ranks.greedy(made) if self._stage.last else made, index)
+
+    def advance(self, count: int) -> Tokens:
+        """The next token of each of the first `count` rows."""
+        self._settle()
+        if not self._stage.first:
+            self._line.receive(self._given[:count])
+        self._replays.get(count, partial(self._launch, count))()
+        return self._pass_on(self._made[:count], slice(count))
+
+    def fitting(self, count: int) -> int:
+        """The fewest rows, `count` or more, that `advance` can take."""
+        return min((n for n in self._replays if n >= count), default=count)
+
+    def close_ranks(self, kept: Sequence[int]) -> None:
+        """Moves these rows to the front, in this order."""
+        self._settle()
+        super().close_ranks(kept)
+
+    def _pass_on(self, made: Tensor, rows: Tensor | slice) -> Tokens:
+        works = []
+        if not self._stage.last:
+            works.append(self._line.send(made))
+            made = self._last.new_empty(len(made))
+        works.append(self._line.share(made))
+        tokens = Tokens(made[:, None], works)
+        self._arriving.append((tokens, rows))
+        return tokens
+
+    def _settle(self) -> None:
+        """Waits for the tokens that the next step begins with, and so for the way of what they were made of."""
+        for tokens, rows in self._arriving:
+            self._last[rows] = tokens.arrive()[:, 0]
+        self._arriving.clear()
+
+    def _launch(self, count: int) -> None:
+        made = self._model.decode(self._given[:count], self._place[:count], self._cache)
+        self._made[:count] = self._model.ranks.greedy(made) if self._stage.last else made
+        self._place[:count].add_(1).clamp_(max=self.slots - 1)
+
+    def _capture(self) -> None:
+        from udaciheadline.engines._graphs import capture, halving
+
+        pool = torch.cuda.graph_pool_handle()
+        if self.count > 1:
+            self._replays = {n: capture(partial(self._launch, n), pool) for n in halving(self.count)}
+        else:
+            from udaciheadline.engines._step import Step
+
+            step = Step(self._model, self._cache, self._last, self._place)
+            self._given = self._last if self._stage.first else step.x[None]
+            self._made = self._last if self._stage.last else step.x[None]
+            self._replays = {1: capture(step, pool)}
+        self._place.zero_()
