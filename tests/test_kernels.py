@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from udaciheadline.engines import _kernels as kernels
 from udaciheadline.engines._step import Step, inbox_words
 from udaciheadline.engines.llama import Llama
+from udaciheadline.parallel import Stage
 from udaciheadline.records import Unsupported
 
 SLOTS = 160  # more than `attend` reads at a time, for one text and for many
@@ -122,6 +123,31 @@ def test_ranks_that_push_into_each_others_inboxes_write_the_tokens_of_the_whole_
         for _ in zip(*(step.launches() for step in steps), strict=True):
             pass
         assert [made.item() for made in lasts] == [last.item()] * ranks
+
+
+@torch.no_grad()
+def test_steps_of_two_stages_write_the_tokens_of_the_whole_model() -> None:
+    source = random_source(num_hidden_layers=3)
+    stages = []
+    for layers in (range(2), range(2, 3)):
+        part = copy.deepcopy(source)
+        part.model.layers = part.model.layers[layers.start : layers.stop]
+        part.config.num_hidden_layers = len(layers)
+        stages.append(Llama(part, SLOTS, Stage(layers, 3)))
+    llama = Llama(source, SLOTS)
+    last, place, cache = read(llama, [40])
+    caches = copied(cache)[:2], copied(cache)[2:]
+    tokens, places = [last.clone(), last.clone()], [place.clone(), place.clone()]
+    first, second = (Step(*four) for four in zip(stages, caches, tokens, places, strict=True))
+    for _ in range(2):
+        last = llama.decode(last, place, cache).argmax(-1)
+        place += 1
+        first()
+        second.x.copy_(first.x)
+        second()
+        tokens[0].copy_(tokens[1])
+        assert tokens[1].item() == last.item()
+        assert [at.item() for at in places] == [place.item()] * 2
 
 
 @torch.no_grad()

@@ -10,8 +10,9 @@ from rows import generation
 from udaciheadline import run as module
 from udaciheadline.articles import ArticleSet
 from udaciheadline.gates import Thresholds
-from udaciheadline.records import Article, BuildInfo, EngineSpec, Limits, Memory
-from udaciheadline.row import FIRST_BATCH, Row, RowFailed
+from udaciheadline.measure import FIRST_BATCH
+from udaciheadline.records import Article, BuildInfo, EngineSpec, Limits, Memory, Parallel
+from udaciheadline.row import Row, RowFailed
 from udaciheadline.run import Run
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers import WorkerError
@@ -30,14 +31,21 @@ class FakeWorker:
     started: list["FakeWorker"]
 
     def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
-        self.name, self.info, self.build_seconds = technique.name, INFO, 50.0
+        self.name, self.infos, self.build_seconds = technique.name, [INFO], 50.0
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.jobs = 0
         self.started.append(self)
 
+    @property
+    def info(self) -> BuildInfo:
+        return self.infos[0]
+
     def call(self, method: str, *args: Any) -> Any:
         self.calls.append((method, args))
         return self.info if method == "info" else getattr(self, method)(*args)
+
+    def call_all(self, method: str, *args: Any) -> list[Any]:
+        return [self.call(method, *args)]
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> Any:
         self.jobs += 1
@@ -85,7 +93,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
 def row_of(technique: Technique, articles: int = 8, batch_size: int | None = None) -> Row:
     """A new row of a session with so many articles, so many of them at a time in a job."""
     chosen = tuple(Article(f"True headline {i}", f"Description {i}.") for i in range(articles))
-    spec = EngineSpec("model", None, "model", "cpu", "float32")
+    spec = EngineSpec("model", None, "model", "cpu", "float32", ranks=2)
     thresholds = {technique.name: Thresholds(work_tolerance=0.1, speed_up_min=2.0)}
     run = Run(ArticleSet("a test", chosen, 0), spec, thresholds, 600.0, {}, has_floor=False, batch_size=batch_size)
     return Row(run, technique)
@@ -172,6 +180,62 @@ def test_what_the_device_can_do_is_measured_once_a_session(worker: type[FakeWork
     for _ in range(2):
         row.keep_throughput([1.0])
     assert [method for fake in worker.started for method, _ in fake.calls].count("limits") == 1
+
+
+def test_a_rate_is_compared_with_those_of_earlier_rows(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.run.rates["earlier"] = 16.0
+    row.play_job(4)
+    assert row.keep_throughput([2.0]).times_over == {"earlier": 0.25}
+    assert row.run.rates == {"earlier": 16.0, "online": 4.0}
+
+
+# -- several ranks ---------------------------------------------------------------------------------------------------
+
+PARALLEL = replace(ONLINE, name="parallel", title="Parallel", parallel=True)
+
+
+class TwoRanks(FakeWorker):
+    """Both ranks answer; the second one has half of the first one's weights again, and waits longer."""
+
+    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
+        super().__init__(technique, spec, timeout)
+        if technique.parallel:
+            self.infos.append(replace(INFO, weights_bytes=180))
+
+    def call_all(self, method: str, *args: Any) -> list[Any]:
+        first = self.call(method, *args)
+        if len(self.infos) == 1:
+            return [first]
+        second = {"info": self.infos[1], "peak_memory": Memory((), (), 2**21)}
+        return [first, 2 * first if isinstance(first, float) else second.get(method, first)]
+
+    def communication_share(self, prompts: list[str], batch_size: int | None = None) -> float:
+        return 0.25 if batch_size is None else 0.125
+
+
+@pytest.fixture
+def split(monkeypatch: pytest.MonkeyPatch, worker: type[FakeWorker]) -> Row:
+    """The row of a parallel technique, and its memory measured."""
+    monkeypatch.setattr(module, "Worker", type("Worker", (TwoRanks,), {"started": []}))
+    row = row_of(PARALLEL)
+    row.measure_memory()
+    return row
+
+
+def test_a_parallel_row_says_what_each_rank_has_and_how_long_it_waits(split: Row) -> None:
+    parallel = split.record().parallel
+    assert parallel == Parallel("gloo", (120, 180), (2**20, 2**21), (0.25, 0.5), (0.125, 0.25))
+
+
+def test_the_memory_of_ranks_is_added_up(split: Row) -> None:
+    assert split.measure_memory().host_peak_bytes == 3 * 2**20
+
+
+def test_the_weights_that_are_judged_are_those_of_the_largest_rank(split: Row) -> None:
+    split.run.thresholds["parallel"] = Thresholds(weights_ratio_max=1.5)
+    (verdict,) = split.verdicts()
+    assert (verdict.gate, verdict.measured) == ("weights", 1.5)
 
 
 # -- an offline row --------------------------------------------------------------------------------------------------

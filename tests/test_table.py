@@ -1,11 +1,12 @@
 import math
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, broken
 
-from udaciheadline.records import BuildInfo, Memory, Record, Verdict
+from udaciheadline.records import BuildInfo, Memory, Parallel, Record, Throughput, Verdict
 from udaciheadline.report.table import samples, table
 from udaciheadline.statistics import Estimate
 
@@ -201,16 +202,60 @@ def test_the_legend_says_which_rows_ran_on_the_compiled_engine() -> None:
     assert "compiled engine" not in text(RECORD)
 
 
+def offline(**times_over: float) -> Record:
+    assert OFFLINE.throughput is not None
+    return replace(OFFLINE, throughput=replace(OFFLINE.throughput, times_over=times_over))
+
+
 def test_an_offline_row_is_compared_with_the_offline_rate_of_the_reference() -> None:
-    reference = replace(RECORD, technique="kv-cache")
     line = "compiled-batch: 2.00 times the offline rate of kv-cache."
-    assert line in legend(text(reference, OFFLINE)).splitlines()
-    assert "times the offline rate" not in text(reference, RECORD)
+    assert line in legend(text(offline(**{"kv-cache": 2.0}))).splitlines()
+    assert "times the offline rate" not in text(RECORD)
 
 
-@pytest.mark.parametrize("others", [(), (replace(RECORD, technique="kv-cache", throughput=None),)])
-def test_without_the_reference_rate_an_offline_row_is_compared_with_nothing(others: tuple[Record, ...]) -> None:
-    assert "times the offline rate" not in text(*others, OFFLINE)
+def test_without_the_reference_rate_an_offline_row_is_compared_with_nothing() -> None:
+    assert "times the offline rate" not in text(offline())
+
+
+SPLIT = replace(
+    RECORD,
+    technique="tensor-parallel",
+    parallel=Parallel("gloo", (2 * 2**20, 3 * 2**20), (5 * 2**20, None), (0.25, 0.5), (0.125, 0.0)),
+)
+
+
+def test_a_parallel_row_says_what_each_rank_has_and_costs() -> None:
+    line = "tensor-parallel: 2 ranks (gloo); on each, in MiB: weights 2.0, 3.0, peak 5.0, ?; "
+    line += "nothing but communication: 25%, 50% of the time, of a job's 12%, 0%."
+    assert line in legend(text(SPLIT)).splitlines()
+
+
+def test_a_row_of_stages_says_how_many_layers_each_has_and_why_one_article_gains_nothing() -> None:
+    assert SPLIT.parallel is not None
+    stages = replace(SPLIT, technique="pipeline-parallel", parallel=replace(SPLIT.parallel, layers=(17, 15)))
+    lines = legend(text(stages))
+    assert "peak 5.0, ?; layers 17, 15; nothing but" in lines
+    assert "pipeline-parallel: one article at a time cannot be faster than on one rank" in lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured"),
+    [
+        ({}, "2.00 ±0.10 times the speed of kv-cache"),
+        (
+            {"engine": "compiled", "speed_up_over": {"compiled": Estimate(1.5, 1.25, 1.75)}},
+            "1.50 ±0.25 times the speed of compiled",
+        ),
+        (
+            {"engine": "compiled", "throughput": Throughput(8, 3, 80.0, 640.0, times_over={"compiled-batch": 1.75})},
+            "1.75 times the offline rate of compiled-batch",
+        ),
+        ({"engine": "compiled"}, "not measured: add compiled,compiled-batch to --technique"),
+    ],
+)
+def test_a_parallel_row_is_compared_with_one_rank_on_its_engine(changes: dict[str, Any], measured: str) -> None:
+    lines = legend(text(replace(SPLIT, **changes))).splitlines()
+    assert f"tensor-parallel: against one rank: {measured}." in lines
 
 
 def test_speculative_decoding_says_how_much_was_accepted_and_what_it_gains_over_its_target() -> None:

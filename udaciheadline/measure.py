@@ -7,13 +7,15 @@ are taken where the model runs, so moving prompts and headlines between processe
 import math
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
-from udaciheadline.records import BuildInfo, Generation, Limits, Measurement, Memory
+from udaciheadline.records import BuildInfo, Generation, Limits, Measurement, Memory, Parallel
 from udaciheadline.statistics import geometric_mean
 
 # Below 299 values a 99th percentile has no 95 % upper confidence bound (1 - 0.99**299 = 0.95): it is marked.
 P99_MIN_COUNT = 299
+FIRST_BATCH = 16
 LIMIT_REPEATS = 10
 LIMIT_BYTES = 2**30  # more than any cache, and little beside a model that just fits
 
@@ -98,6 +100,44 @@ def together(peaks: Sequence[Memory]) -> Memory:
     hosts = [peak.host_peak_bytes for peak in peaks]
     host = None if None in hosts else sum(filter(None, hosts))
     return Memory(tuple(map(sum, allocated)), tuple(map(sum, reserved)), host)
+
+
+def parallel(
+    device: str,
+    infos: Sequence[BuildInfo],
+    peaks: Sequence[Memory],
+    shares: Sequence[float],
+    job_shares: Sequence[float] | None = None,
+) -> Parallel:
+    """What the ranks of an engine on `device` said of themselves; `shares` are those of communication."""
+    return Parallel(
+        backend="nccl" if device == "cuda" else "gloo",
+        weights_bytes=tuple(info.weights_bytes for info in infos),
+        peak_bytes=tuple(sum(peak.device_allocated_peak_bytes) or peak.host_peak_bytes for peak in peaks),
+        communication_share=tuple(shares),
+        job_communication_share=None if job_shares is None else tuple(job_shares),
+        layers=tuple(int(info.details["layers"]) for info in infos) if "layers" in infos[0].details else None,
+    )
+
+
+def best_batch_size(job: Callable[[int], tuple[float, int]], most: int) -> tuple[int, int | None]:
+    """The number of articles at a time, of at most so many, that writes most headlines a second, and one that did not
+    fit in memory, if any was found.
+
+    `job` takes a number and gives the seconds and the number that fitted. It is asked for `FIRST_BATCH`, twice that,
+    and so on up to `most`, until one is slower than the one before, or does not fit.
+    """
+    best, fastest = 0, math.inf
+    for size in [*takewhile(lambda n: n < most, (FIRST_BATCH << i for i in range(20))), most]:
+        seconds, fitted = job(size)
+        if seconds < fastest:
+            best = fitted
+        if fitted < size:
+            return best, size
+        if seconds > fastest:
+            break
+        fastest = seconds
+    return best, None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -192,13 +192,16 @@ def _of_stage(checkpoint: str, source: dict[str, Any], stage: parallel.Stage) ->
         return f"model.layers.{number - stage.layers.start}.{name[layer.end() :]}" if number in stage.layers else None
 
     if "state_dict" not in source:
-        folder = checkpoint if Path(checkpoint).is_dir() else snapshot_download(checkpoint, allow_patterns="*.safetensors")
+        folder = checkpoint
+        if not Path(folder).is_dir():
+            folder = snapshot_download(checkpoint, allow_patterns="*.safetensors")
         source = {"pretrained_model_name_or_path": None, "config": load_config(checkpoint), "state_dict": {}}
         with contextlib.suppress(OSError):  # a checkpoint may come without
             source["generation_config"] = GenerationConfig.from_pretrained(checkpoint)
         for file in sorted(Path(folder).glob("model*.safetensors")):
             with safe_open(file, framework="pt") as weights:
-                source["state_dict"] |= {name: weights.get_tensor(name) for name in weights.keys() if name_there(name)}
+                own = filter(name_there, weights.keys())
+                source["state_dict"] |= {name: weights.get_tensor(name) for name in own}
     source["config"].num_hidden_layers = len(stage.layers)
     state = source["state_dict"]
     return source | {"state_dict": {there: state[name] for name in state if (there := name_there(name))}}

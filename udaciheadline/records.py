@@ -63,6 +63,19 @@ class Generation:
     prompt_tokens: int = 0
 
 
+MICRO_BATCH = "micro-batch "
+"""How the profiler calls what a stage of a pipeline does, before the micro-batch's number."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Something that lasted: seconds on the machine's clock."""
+
+    name: str
+    start: float
+    end: float
+
+
 @dataclass(frozen=True)
 class BuildInfo:
     """What a freshly built engine says of itself.
@@ -162,7 +175,8 @@ class Throughput:
     """All articles as one job, `batch_size` at a time: the median of `rounds` rounds.
 
     `refused_batch_size` is a larger one that did not fit in memory. `limit_per_second` is how many headlines there
-    would be if nothing but the arithmetic of matrix products took time.
+    would be if nothing but the arithmetic of matrix products took time. `times_over` holds how many times the rates of
+    earlier rows that is, by their names.
     """
 
     batch_size: int
@@ -171,21 +185,25 @@ class Throughput:
     new_tokens_per_second: float
     refused_batch_size: int | None = None
     limit_per_second: float | None = None
+    times_over: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Parallel:
-    """What the ranks of a parallel technique cost, in the order of the ranks.
+    """What the ranks of a parallel technique have and do, in the order of the ranks.
 
-    `peak_bytes` are allocated on each rank's device, or resident in its process on a CPU (None: the kernel
-    cannot tell). `communication_share` is the part of a headline's time that goes into talking to other ranks and
-    waiting for them.
+    `peak_bytes` are allocated on each rank's device, or resident in its process on a CPU (None: the kernel cannot
+    tell). `communication_share` is the part of the time in which a rank did nothing but send to other ranks or wait for
+    them, one article at a time; `job_communication_share` the same for all articles as one job (none: it takes no
+    jobs). `layers` are those of each stage, where whole layers are divided.
     """
 
     backend: str
     weights_bytes: tuple[int, ...]
     peak_bytes: tuple[int | None, ...]
-    communication_share: float
+    communication_share: tuple[float, ...]
+    job_communication_share: tuple[float, ...] | None = None
+    layers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """One technique while it is measured: its engine, the timed rounds, memory, quality, and the record in the end."""
 
 import contextlib
-import itertools
-import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -23,6 +21,7 @@ from udaciheadline.records import (
     Throughput,
     Verdict,
 )
+from udaciheadline.report.timeline import write_profile
 from udaciheadline.run import Answered, Run
 from udaciheadline.statistics import Estimate, geometric_mean
 from udaciheadline.techniques import REFERENCE, Technique
@@ -31,7 +30,6 @@ from udaciheadline.workers import Worker, WorkerError
 # OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
 # needs next: without a pause, a technique read 20 % slower beside the reference than alone.
 SETTLE_SECONDS = 0.01
-FIRST_BATCH = 16
 MEMORY_ARTICLES = 3
 PROFILE_ARTICLES = 3
 
@@ -152,12 +150,11 @@ class Row:
                 peaks = self._ask_all("peak_memory")
                 self._memory = measure.together(peaks)
                 if len(peaks) > 1:
-                    self._parallel = Parallel(
-                        backend="nccl" if self.run.spec.device == "cuda" else "gloo",
-                        weights_bytes=tuple(info.weights_bytes for info in self._ask_all("info")),
-                        peak_bytes=tuple(sum(p.device_allocated_peak_bytes) or p.host_peak_bytes for p in peaks),
-                        communication_share=self._ask("communication_share", longest),
-                    )
+                    shares = [self._ask_all("communication_share", longest)]
+                    if self.technique.batches:
+                        size = self._batch_size or self.rounds
+                        shares.append(self._ask_all("communication_share", self.run.prompts, size))
+                    self._parallel = measure.parallel(self.run.spec.device, self._ask_all("info"), peaks, *shares)
         return self._memory
 
     def play_job(self, batch_size: int) -> float:
@@ -175,24 +172,14 @@ class Row:
     def batch_size(self) -> int:
         """Articles at a time in a job: what the session asks for, or the fastest."""
         if self._batch_size is None:
-            self._batch_size = self.run.batch_size or self._best_batch_size()
+            self._batch_size = self.run.batch_size
+        if self._batch_size is None:
+            self._batch_size, self._refused = measure.best_batch_size(self._try_job, self.rounds)
         return self._batch_size
 
-    def _best_batch_size(self) -> int:
-        """The number of articles at a time that writes most headlines a second: the best of `FIRST_BATCH`, twice that,
-        and so on up to all of them, until one is slower than the one before, or does not fit in memory."""
-        best, fastest = 0, math.inf
-        sizes = [*itertools.takewhile(lambda n: n < self.rounds, (FIRST_BATCH << i for i in range(20))), self.rounds]
-        for size in sizes:
-            self.play_job(size)  # the first job of a size warms up
-            seconds = self.play_job(size)
-            if self._job[0].batch_size < size:
-                self._refused = size
-            if seconds < fastest:
-                best, fastest = self._job[0].batch_size, seconds
-            if seconds > fastest or self._refused:
-                break
-        return best
+    def _try_job(self, size: int) -> tuple[float, int]:
+        self.play_job(size)  # the first job of a size warms up
+        return self.play_job(size), self._job[0].batch_size
 
     def keep_throughput(self, seconds: list[float]) -> Throughput:
         """Keeps the figures of the rounds that `play_job` took."""
@@ -206,18 +193,26 @@ class Row:
             new_tokens_per_second=sum(len(g.token_ids) for g in self._job) / middle,
             refused_batch_size=self._refused,
             limit_per_second=measure.limit_per_second(self.info, self._job, limits),
+            times_over={name: self.rounds / middle / rate for name, rate in self.run.rates.items()},
         )
+        self.run.rates[self.technique.name] = self._throughput.headlines_per_second
         return self._throughput
 
     def profile(self, folder: Path) -> tuple[Path, Path]:
-        """Writes a Chrome trace of a few articles and the table of the top operators to `folder`; their paths."""
+        """Writes to `folder` a Chrome trace of a few articles, one of each rank, and the table of the top operators;
+        their paths, of the first rank. Of a parallel row, all articles as a job are in it, and what the stages of a
+        pipeline worked on at the same time."""
         self.check()
         self.run.progress(self.technique.name, "profiling", 0, 1)
         folder.mkdir(parents=True, exist_ok=True)
-        trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
+        name, jobs = self.technique.name, self._jobs(self.run.prompts[:PROFILE_ARTICLES])
+        if self.technique.parallel and self.technique.batches:
+            name, jobs = f"{name}.rank{{rank}}", [*jobs, self.run.prompts]
         with self._guarded():
-            table.write_text(self._ask("profile", self._jobs(self.run.prompts[:PROFILE_ARTICLES]), str(trace)), "utf-8")
-        return trace, table
+            found = self._ask_all("profile", jobs, str(folder.resolve() / f"{name}.json.gz"))
+        table = folder.resolve() / f"{self.technique.name}.txt"
+        write_profile(table, found)
+        return folder.resolve() / f"{name.format(rank=0)}.json.gz", table
 
     # -- quality -----------------------------------------------------------------------------------------------------
 
@@ -253,8 +248,10 @@ class Row:
         exact = reference if exact_to == REFERENCE else None
         if exact is None and exact_to in self.run.answered:
             exact = self.run.answered[exact_to].answers
+        assert self._worker is not None
+        weights = max(info.weights_bytes for info in self._worker.infos)  # of the largest rank
         with self._guarded():
-            weights = self.run.reference_info().weights_bytes
+            reference_weights = self.run.reference_info().weights_bytes
         evidence = gates.Evidence(
             articles=self.run.articles,
             answers=own,
@@ -263,7 +260,7 @@ class Row:
             exact_to=exact_to,
             exact=exact,
             dtype=self.run.spec.dtype,
-            weights_ratio=self.info.weights_bytes / weights,
+            weights_ratio=weights / reference_weights,
             speed_up=None if self.technique.offline else self._measurement().speed_up,
         )
         verdicts = gates.judge(self.run.thresholds[self.technique.name], evidence)

@@ -54,6 +54,7 @@ class Run:
         self.settings, self.has_floor, self.batch_size = settings, has_floor, batch_size
         self.environment = machine(spec.device)
         self.answered: dict[str, Answered] = {}
+        self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._reference: Worker | None = None
         self._reference_nll: list[float] | None = None

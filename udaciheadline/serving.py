@@ -9,24 +9,26 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from udaciheadline.measure import MemoryMeter, device_limits, is_out_of_memory
-from udaciheadline.records import BuildInfo, EngineSpec, Generation, Limits, Unsupported, UsageError
+from udaciheadline.profiling import communication_share, micro_batches, profiled
+from udaciheadline.records import BuildInfo, EngineSpec, Generation, Limits, Span, Unsupported, UsageError
 from udaciheadline.techniques import Technique
 
 LOOPBACK = "127.0.0.1"
-COMMUNICATION = ("gloo:", "ncclDevKernel", "add_parts", "agree")  # how the profiler's events of both backends begin
 
 
 class Server:
     """What a worker can be asked, beside what its engine offers."""
 
-    def __init__(self, technique: Technique, spec: EngineSpec) -> None:
-        self._device, self._ranks = spec.device, technique.ranks(spec)
+    def __init__(self, technique: Technique, spec: EngineSpec, rank: int = 0) -> None:
+        self._device, self._rank, self._ranks = spec.device, rank, technique.ranks(spec)
         self._memory = MemoryMeter(spec.device)
         self.engine = technique.build(spec)
         self.likelihood = self.engine.likelihood
@@ -35,10 +37,7 @@ class Server:
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """The engine's headlines; ranks begin together, so that none waits in the time for another one's call."""
-        if self._ranks > 1:
-            from torch import distributed
-
-            distributed.barrier()
+        self._meet()
         return self.engine.generate(prompts, batch_size)
 
     def info(self) -> BuildInfo:
@@ -49,32 +48,37 @@ class Server:
         """What the device can do, with memory as large as this engine's weights."""
         return device_limits(self._device, dtype, self.engine.info.weights_bytes)
 
-    def communication_share(self, prompts: list[str]) -> float:
-        """The share of the time to make these headlines, one by one, that goes into talking to other ranks, and into
-        waiting for them; by torch.profiler, whose own cost is in the time."""
-        from torch.profiler import ProfilerActivity, profile
+    def communication_share(self, prompts: list[str], batch_size: int | None = None) -> float:
+        """The share of the time in which this rank does nothing but talk to others or wait for them, while it makes
+        these headlines: as a job with a batch size, one by one without."""
+        jobs = [prompts] if batch_size else [[prompt] for prompt in prompts]
+        return communication_share(self._profiled(jobs, batch_size), self._device)
 
-        activities = [ProfilerActivity.CUDA if self._device == "cuda" else ProfilerActivity.CPU]
-        with profile(activities=activities) as profiler:
-            seconds = sum(self.generate([prompt])[0].seconds for prompt in prompts)
-        talk = sum(e.time_range.elapsed_us() for e in profiler.events() or () if e.name.startswith(COMMUNICATION))
-        return talk / 1e6 / seconds
-
-    def profile(self, jobs: list[list[str]], trace: str) -> str:
+    def profile(self, jobs: list[list[str]], trace: str) -> tuple[str, list[Span]]:
         """Generates for each job (a list of prompts) under torch.profiler, after a warm-up; writes a Chrome trace to
-        `trace` and returns the table of the operators that took longest."""
-        from torch.profiler import ProfilerActivity, profile
-
-        activities = [ProfilerActivity.CPU]
-        if self._device == "cuda":
-            activities.append(ProfilerActivity.CUDA)
-        self.generate(jobs[0])
-        with profile(activities=activities) as profiler:
-            for job in jobs:
-                self.generate(job)
-        profiler.export_chrome_trace(trace)
+        `trace`, in which {rank} is this one's number. Returns the table of the operators that took longest, and when
+        this rank worked on which micro-batch."""
+        for job in jobs:
+            self.generate(job)
+        profiler = self._profiled(jobs, None)
+        path = Path(trace.format(rank=self._rank))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        profiler.export_chrome_trace(str(path))
         order = f"self_{self._device}_time_total"
-        return str(profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60))
+        table = profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60)
+        return str(table), micro_batches(profiler, self._device)
+
+    def _profiled(self, jobs: list[list[str]], batch_size: int | None) -> Any:
+        def generate(job: list[str]) -> Callable[[], object]:
+            return lambda: self.engine.generate(job, batch_size)
+
+        return profiled([generate(job) for job in jobs], self._meet, self._device)
+
+    def _meet(self) -> None:
+        if self._ranks > 1:
+            from torch import distributed
+
+            distributed.barrier()
 
 
 def serve(connection: Connection, log: str, technique: Technique, spec: EngineSpec, rank: int) -> None:
@@ -86,7 +90,7 @@ def serve(connection: Connection, log: str, technique: Technique, spec: EngineSp
     try:
         if (ranks := technique.ranks(spec)) > 1:
             _join(connection, rank, ranks, spec.device)
-        server = Server(technique, spec)
+        server = Server(technique, spec, rank)
         connection.send(("value", server.engine.info))
         while True:
             method, args = connection.recv()

@@ -44,35 +44,51 @@ class GraphedRow(Rows):
         from udaciheadline.engines._step import Step
 
         super().__init__(model, 1, slots)
-        self._row = torch.zeros(1, dtype=torch.long, device=model.device)  # graphs read it: it must live as long
-        self._pool = torch.cuda.graph_pool_handle()
-        self._replay = capture(Step(model, self._cache, self._last, self._place, peers), self._pool)
-        self._prompts: dict[int, tuple[Callable[[], None], Tensor, Tensor, Tensor]] = {}
+        pool = torch.cuda.graph_pool_handle()
+        self._replay = capture(Step(model, self._cache, self._last, self._place, peers), pool)
+        self._prompts = PromptGraphs(self._read, lambda bucket: self._last.new_zeros(1, bucket), slots, pool)
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads the prompt; its first token."""
-        (prompt,) = prompts
-        bucket = min(-(-len(prompt) // PROMPT_BUCKET) * PROMPT_BUCKET, self.slots)
-        if bucket not in self._prompts:
-            self._prompts[bucket] = self._prompt_graph(bucket)
-        replay, tokens, length, first = self._prompts[bucket]
-        tokens.copy_(torch.tensor([prompt + [0] * (bucket - len(prompt))]), non_blocking=True)
-        length.fill_(len(prompt))
-        replay()
-        return Tokens(first[:, None])
+        tokens, replay = self._prompts.graph(prompts[0])
+        put(prompts[0], tokens)
+        return Tokens(replay()[:, None])
 
     def advance(self, count: int) -> Tokens:
         """The next token."""
         self._replay()
         return Tokens(self._last[:, None])
 
-    def _prompt_graph(self, bucket: int) -> tuple[Callable[[], None], Tensor, Tensor, Tensor]:
-        device = self._model.device
-        tokens = torch.zeros(1, bucket, dtype=torch.long, device=device)
-        length = torch.ones(1, dtype=torch.long, device=device)
-        first = torch.zeros(1, dtype=torch.long, device=device)
-        replay = capture(lambda: first.copy_(self._read(tokens, length, self._row)), self._pool)
-        return replay, tokens, length, first
+
+class PromptGraphs:
+    """Lone prompts: a graph for each of their lengths, rounded up, when the first one comes.
+
+    `read(given, length, row)` is what a graph does with a prompt that lies in `given`, a tensor that `empty` makes for
+    so many tokens; length and row, always 0, are tensors (1).
+    """
+
+    def __init__(
+        self, read: Callable[[Tensor, Tensor, Tensor], Tensor], empty: Callable[[int], Tensor], slots: int, pool: Any
+    ) -> None:
+        self._read, self._empty, self._slots, self._pool = read, empty, slots, pool
+        self._graphs: dict[int, tuple[Tensor, Tensor, Callable[[], Tensor]]] = {}
+
+    def graph(self, prompt: list[int]) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Where the prompt, or its hidden states, must lie, and what then reads it."""
+        bucket = min(-(-len(prompt) // PROMPT_BUCKET) * PROMPT_BUCKET, self._slots)
+        if bucket not in self._graphs:
+            given = self._empty(bucket)
+            length, row = (torch.zeros(1, dtype=torch.long, device=given.device) for _ in range(2))
+            length += 1
+            self._graphs[bucket] = given, length, capture(partial(self._read, given, length, row), self._pool)
+        given, length, replay = self._graphs[bucket]
+        length.fill_(len(prompt))
+        return given, replay
+
+
+def put(prompt: list[int], tokens: Tensor) -> None:
+    """Puts a prompt into tokens (1, t), and zeros behind it."""
+    tokens.copy_(torch.tensor([prompt + [0] * (tokens.shape[1] - len(prompt))]), non_blocking=True)
 
 
 def halving(count: int) -> list[int]:
@@ -83,8 +99,9 @@ def halving(count: int) -> list[int]:
     return sizes
 
 
-def capture(function: Callable[[], Any], pool: Any) -> Callable[[], None]:
-    """Captures what `function` does on the GPU, in memory of `pool`; calling the result does it again in one launch.
+def capture(function: Callable[[], Any], pool: Any) -> Callable[[], Any]:
+    """Captures what `function` does on the GPU, in memory of `pool`; calling the result does it again in one launch,
+    and gives the same tensors as the first time, with what is in them now.
 
     It runs a few times before: compilers and libraries do things at their first calls that a graph cannot hold.
     """
@@ -97,11 +114,12 @@ def capture(function: Callable[[], Any], pool: Any) -> Callable[[], None]:
     graph = torch.cuda.CUDAGraph()
     # Only this thread's calls are checked while it lasts: the process group has one that looks at events all the time.
     with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        function()
+        made = function()
 
-    def replay() -> None:
+    def replay() -> Any:
         # What a graph reads and writes it knows by address: `function` keeps it alive.
         _ = function
         graph.replay()
+        return made
 
     return replay

@@ -5,15 +5,18 @@ several micro-batches: while the last stage works on one, those before it work o
 on its way while the stage goes on: the next micro-batch is launched before anybody waits for the tokens of this one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+from torch.profiler import record_function
 
+from udaciheadline.engines._graphs import PromptGraphs, capture, halving, put
 from udaciheadline.engines._rows import Rows, Tokens
 from udaciheadline.engines.llama import Llama
+from udaciheadline.records import MICRO_BATCH
 
 
 class Line:
@@ -55,35 +58,46 @@ class Line:
 
 
 class StageRows(Rows):
-    """One micro-batch on one stage. On a GPU a step's launches are one graph; what comes and goes stays outside."""
+    """A micro-batch on one stage, `number` so many of them. On a GPU a step's launches are one graph; what comes and
+    goes stays outside."""
 
-    def __init__(self, model: Llama, count: int, slots: int, line: Line) -> None:
+    def __init__(self, model: Llama, count: int, slots: int, line: Line, number: int) -> None:
         super().__init__(model, count, slots)
-        self._line, self._stage = line, model.stage
+        self._line, self._stage, self._name = line, model.stage, f"{MICRO_BATCH}{number}"
         self._arriving: list[tuple[Tokens, Tensor | slice]] = []  # and the rows that they are of
         hidden = model.norm.new_zeros(count, len(model.norm))
         # What a step begins with and what it ends with.
         self._given = self._last if self._stage.first else hidden
         self._made = torch.zeros_like(self._last) if self._stage.last else torch.zeros_like(hidden)
-        self._replays: dict[int, Any] = {}
+        self._replays: dict[int, Callable[[], Any]] = {}
+        self._prompts: PromptGraphs | None = None
         if model.device.type == "cuda":
             self._capture()
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads prompts into these rows; the first token of each."""
-        given, lengths, index = self._on_device(prompts, rows)
+        tokens, lengths, index = self._on_device(prompts, rows)
+        read: Callable[[], Tensor]
+        if self._prompts is not None:
+            given, read = self._prompts.graph(prompts[0])
+            if self._stage.first:
+                put(prompts[0], given)
+        else:
+            given = tokens if self._stage.first else self._model.norm.new_empty(*tokens.shape, len(self._model.norm))
+            read = partial(self._read, given, lengths, index)
         if not self._stage.first:
-            given = self._line.receive(self._model.norm.new_empty(*given.shape, len(self._model.norm)))
-        made = self._model.prefill(given, lengths, self._cache, index)
-        self._place[index] = lengths
-        return self._pass_on(self._model.ranks.greedy(made) if self._stage.last else made, index)
+            self._line.receive(given)
+        with record_function(self._name):
+            made = read()
+        return self._pass_on(made, index)
 
     def advance(self, count: int) -> Tokens:
         """The next token of each of the first `count` rows."""
         self._settle()
         if not self._stage.first:
             self._line.receive(self._given[:count])
-        self._replays.get(count, partial(self._launch, count))()
+        with record_function(self._name):
+            self._replays.get(count, partial(self._launch, count))()
         return self._pass_on(self._made[:count], slice(count))
 
     def fitting(self, count: int) -> int:
@@ -111,22 +125,30 @@ class StageRows(Rows):
             self._last[rows] = tokens.arrive()[:, 0]
         self._arriving.clear()
 
+    def _read(self, given: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+        made = self._model.prefill(given, lengths, self._cache, rows)
+        self._place[rows] = lengths
+        return self._model.ranks.greedy(made) if self._stage.last else made
+
     def _launch(self, count: int) -> None:
         made = self._model.decode(self._given[:count], self._place[:count], self._cache)
         self._made[:count] = self._model.ranks.greedy(made) if self._stage.last else made
         self._place[:count].add_(1).clamp_(max=self.slots - 1)
 
     def _capture(self) -> None:
-        from udaciheadline.engines._graphs import capture, halving
-
         pool = torch.cuda.graph_pool_handle()
         if self.count > 1:
             self._replays = {n: capture(partial(self._launch, n), pool) for n in halving(self.count)}
         else:
             from udaciheadline.engines._step import Step
 
-            step = Step(self._model, self._cache, self._last, self._place)
+            step, norm = Step(self._model, self._cache, self._last, self._place), self._model.norm
             self._given = self._last if self._stage.first else step.x[None]
             self._made = self._last if self._stage.last else step.x[None]
             self._replays = {1: capture(step, pool)}
+
+            def empty(tokens: int) -> Tensor:
+                return self._last.new_zeros(1, tokens) if self._stage.first else norm.new_zeros(1, tokens, len(norm))
+
+            self._prompts = PromptGraphs(self._read, empty, self.slots, pool)
         self._place.zero_()

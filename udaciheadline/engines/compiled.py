@@ -201,12 +201,12 @@ class CompiledEngine:
             self._drop("many")
             self._drop(kind)
             slots = -(-needed // SLOTS[kind]) * SLOTS[kind]
-            self._rows[kind] = rows = [self._new_rows(count, slots) for _ in range(parts)]
+            self._rows[kind] = rows = [self._new_rows(count, slots, number) for number in range(parts)]
         return rows
 
-    def _new_rows(self, count: int, slots: int) -> Rows:
+    def _new_rows(self, count: int, slots: int, number: int) -> Rows:
         if self._line is not None:
-            return StageRows(self._model, count, slots, self._line)
+            return StageRows(self._model, count, slots, self._line, number)
         if self._device == "cuda":
             if count == 1 and (self._ranks == 1 or self._peers):
                 return GraphedRow(self._model, slots, self._peers)

@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from udaciheadline.measure import P99_MIN_COUNT
-from udaciheadline.records import Article, Record
+from udaciheadline.records import Article, Parallel, Record
 from udaciheadline.statistics import Estimate
 from udaciheadline.store import COPY_TITLE
-from udaciheadline.techniques import REFERENCE
+from udaciheadline.techniques import REFERENCE, techniques
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("technique", ""),
@@ -109,25 +109,20 @@ def _legend(records: Sequence[Record]) -> list[str]:
         )
     if compiled := [record.technique for record in records if record.engine == "compiled"]:
         lines.append(f"On the compiled engine: {', '.join(compiled)}; the others on transformers.")
-    reference = next((r.throughput for r in records if r.technique == REFERENCE), None)
     for record in records:
         if (t := record.throughput) is not None and t.refused_batch_size is not None:
             lines.append(f"{record.technique}: {t.refused_batch_size} articles at a time did not fit in memory.")
-        if t is not None and record.measurement is None and record.technique != REFERENCE and reference is not None:
-            ratio = t.headlines_per_second / reference.headlines_per_second
-            lines.append(f"{record.technique}: {ratio:.2f} times the offline rate of {REFERENCE}.")
+        if t is not None and record.measurement is None and REFERENCE in t.times_over:
+            lines.append(f"{record.technique}: {t.times_over[REFERENCE]:.2f} times the offline rate of {REFERENCE}.")
         if (m := record.measurement) is not None and m.acceptance_rate is not None:
             line = f"{record.technique}: {m.drafted} tokens drafted, {m.accepted} accepted ({m.acceptance_rate:.1%})"
             if (over := record.speed_up_over.get("target")) is not None:
                 line += f"; {_interval(over, '.2f')} times the speed of the target alone"
             lines.append(line + ".")
-        if (p := record.parallel) is not None:
-            line = f"{record.technique}: {len(p.weights_bytes)} ranks ({p.backend}); on each, in MiB: weights "
-            line += f"{_mib(p.weights_bytes)}, peak {_mib(p.peak_bytes)}; {p.communication_share:.0%} of the time is "
-            line += "communication"
-            if (over := record.speed_up_over.get("compiled")) is not None:
-                line += f"; {_interval(over, '.2f')} times the speed of compiled"
-            lines.append(line + ".")
+        if record.parallel is not None:
+            lines += _ranks(record, record.parallel)
+        if record.status == "ok" and (technique := techniques().get(record.technique)) and technique.note:
+            lines.append(f"{record.technique}: {technique.note}.")
         if record.build and "sparsity" in record.build.details:
             d = record.build.details
             share = f"{d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model"
@@ -138,6 +133,28 @@ def _legend(records: Sequence[Record]) -> list[str]:
             f"{record.technique}: {v.gate}: {v.status}: {v.message}" for v in record.verdicts if v.status != "pass"
         ]
     return lines
+
+
+def _ranks(record: Record, p: Parallel) -> list[str]:
+    """What the ranks of a parallel row have and cost, and what they win over one rank."""
+    line = f"{record.technique}: {len(p.weights_bytes)} ranks ({p.backend}); on each, in MiB: weights "
+    line += f"{_mib(p.weights_bytes)}, peak {_mib(p.peak_bytes)}; "
+    if p.layers is not None:
+        line += f"layers {', '.join(map(str, p.layers))}; "
+    line += f"nothing but communication: {_shares(p.communication_share)} of the time"
+    if p.job_communication_share is not None:
+        line += f", of a job's {_shares(p.job_communication_share)}"
+    alone, alone_offline = ("compiled", "compiled-batch") if record.engine == "compiled" else (REFERENCE, REFERENCE)
+    against = []
+    over = record.speed_up_over.get(alone)
+    if alone == REFERENCE and record.measurement is not None:
+        over = record.measurement.speed_up
+    if over is not None:
+        against.append(f"{_interval(over, '.2f')} times the speed of {alone}")
+    if record.throughput is not None and alone_offline in record.throughput.times_over:
+        against.append(f"{record.throughput.times_over[alone_offline]:.2f} times the offline rate of {alone_offline}")
+    measured = " and ".join(against) or f"not measured: add {alone},{alone_offline} to --technique"
+    return [f"{line}.", f"{record.technique}: against one rank: {measured}."]
 
 
 def samples(articles: Sequence[Article], headlines: Mapping[str, Sequence[str]], count: int = 3) -> str:
@@ -153,6 +170,10 @@ def samples(articles: Sequence[Article], headlines: Mapping[str, Sequence[str]],
 
 def _mib(values: Sequence[int | None]) -> str:
     return ", ".join("?" if value is None else f"{value / 2**20:.1f}" for value in values)
+
+
+def _shares(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.0%}" for value in values)
 
 
 def _ms(seconds: float) -> str:

@@ -20,7 +20,8 @@ class Technique:
     write other headlines). `needs_target` where it is about the larger model. `needs_cuda` where it runs on a GPU only,
     `batches` where it takes several prompts at a time, `offline` where it takes all of them as one job, so that only
     its throughput can be measured. `parallel` where it is spread over several ranks, whose `build` each makes its part
-    of the engine. `engines` are those that it exists on.
+    of the engine. `engines` are those that it exists on. `note` is a sentence, without its full stop, that a reader of
+    the row's figures must know.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Technique:
     offline: bool = False
     parallel: bool = False
     engines: tuple[str, ...] = ("transformers",)
+    note: str = ""
 
     def engine_for(self, spec: EngineSpec) -> str:
         """The engine that it runs on: the one asked for, where it exists there."""

@@ -25,4 +25,14 @@ def build(spec: EngineSpec) -> Engine:
     return TransformersEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens)
 
 
-TECHNIQUES = (Technique("layer-placement", "Layer Placement", 65, build, exact_to=REFERENCE, needs_cuda=True),)
+TECHNIQUES = (
+    Technique(
+        "layer-placement",
+        "Layer Placement",
+        65,
+        build,
+        exact_to=REFERENCE,
+        needs_cuda=True,
+        note="the GPUs work in turn, whatever the batch: it is for models that do not fit on one",
+    ),
+)

@@ -1,18 +1,18 @@
 """Whole layers on several devices, and several micro-batches on their way through them.
 
 Each device has a stage: some layers in a row, with the keys and values of those. A token needs all stages one after
-the other, so one text alone keeps one device busy at a time: **at batch 1 a pipeline cannot be faster than one device**,
-it reads the same weights, and its hidden states travel besides. A job can: the texts are divided into micro-batches, at
-least as many as there are stages, and while one is in the last stage the next one is in the stage before. The last
-stage sends the tokens back to the first, which is where the next step of their micro-batch begins. What is lost is the
-bubble, the time in which stages wait: at the beginning and the end of a job, and where stages take unequally long
-(GPipe, Huang et al. 2018, https://arxiv.org/abs/1811.06965, for training; for decoding, where a step must wait for the
-last one of the same text, Orca, Yu et al. 2022, https://www.usenix.org/conference/osdi22/presentation/yu).
+the other, so a single text keeps one device busy at a time: **at batch 1 a pipeline cannot be faster than one device**.
+It reads the same weights, and its hidden states travel besides. A job can be: its texts are divided into micro-batches,
+at least as many as there are stages, and while one is in the last stage the next one is in the stage before. The last
+stage sends the tokens back to the first, where the next step of their micro-batch begins. What is lost is the bubble,
+the time in which a stage has nothing to do: at the beginning and the end of a job, and where stages take unequally long
+(GPipe, Huang et al. 2018, https://arxiv.org/abs/1811.06965, for training; Orca, Yu et al. 2022,
+https://www.usenix.org/conference/osdi22/presentation/yu, for generation).
 
 Layers are divided so that the stages cost the same: a layer costs its weights times the tokens that pass it, the head
-its own times the new tokens, the embedding a row a token. It pays for jobs, for a model that does not fit on one device,
-and where the link between devices is slow: hidden states cross it once a stage, where tensor parallelism needs two sums
-a layer.
+its own times the new tokens, the embedding a row a token. It pays for jobs, for a model that is too large for one
+device, and where the link between devices is slow: hidden states cross it once a stage, where tensor parallelism needs
+two sums a layer.
 
 The notebook's row of this name is `layer-placement`.
 """
@@ -63,5 +63,6 @@ TECHNIQUES = (
         exact_to=REFERENCE,
         parallel=True,
         engines=("compiled",),
+        note="one article at a time cannot be faster than on one rank: it passes the stages one after the other",
     ),
 )
