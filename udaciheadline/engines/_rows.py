@@ -19,20 +19,20 @@ from udaciheadline.engines.llama import Llama
 class Tokens:
     """Tokens (rows, made) on their way to the host: the copy is queued behind their making, and only `read` waits.
 
-    With `works` they are on their way to this device as well, or what they were made of on its way to another.
+    Where they come from another rank, `wait` has this device wait for them before it does anything else.
     """
 
-    def __init__(self, tokens: Tensor, works: Sequence[Any] = ()) -> None:
-        self._tokens, self._works = tokens, works
+    def __init__(self, tokens: Tensor, wait: Callable[[], object] | None = None) -> None:
+        self._tokens, self._wait = tokens, wait
         self._on_host: Tensor | None = None
-        if not works:
+        if wait is None:
             self.arrive()
 
     def arrive(self) -> Tensor:
-        """The tokens on the device, which waits for the works before it does anything else."""
+        """The tokens on the device, once they are there as far as what comes next on the device is concerned."""
         if self._on_host is None:
-            for work in self._works:
-                work.wait()
+            if self._wait is not None:
+                self._wait()
             self._on_host = self._tokens.to("cpu", non_blocking=True, copy=True)
             self._copied = torch.cuda.Event() if self._tokens.is_cuda else None
             if self._copied is not None:

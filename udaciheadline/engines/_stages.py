@@ -64,7 +64,7 @@ class StageRows(Rows):
     def __init__(self, model: Llama, count: int, slots: int, line: Line, number: int) -> None:
         super().__init__(model, count, slots)
         self._line, self._stage, self._name = line, model.stage, f"{MICRO_BATCH}{number}"
-        self._arriving: list[tuple[Tokens, Tensor | slice]] = []  # and the rows that they are of
+        self._arriving: tuple[Tokens, Tensor | slice] | None = None  # and the rows that they are of
         hidden = model.norm.new_zeros(count, len(model.norm))
         # What a step begins with and what it ends with.
         self._given = self._last if self._stage.first else hidden
@@ -76,6 +76,7 @@ class StageRows(Rows):
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads prompts into these rows; the first token of each."""
+        self._settle()
         tokens, lengths, index = self._on_device(prompts, rows)
         read: Callable[[], Tensor]
         if self._prompts is not None:
@@ -110,20 +111,28 @@ class StageRows(Rows):
         super().close_ranks(kept)
 
     def _pass_on(self, made: Tensor, rows: Tensor | slice) -> Tokens:
-        works = []
-        if not self._stage.last:
-            works.append(self._line.send(made))
-            made = self._last.new_empty(len(made))
-        works.append(self._line.share(made))
-        tokens = Tokens(made[:, None], works)
-        self._arriving.append((tokens, rows))
+        if self._stage.last:
+            tokens = Tokens(made[:, None], self._line.share(made).wait)
+        else:
+            sent, made = self._line.send(made), self._last.new_empty(len(made))
+            # What waits on a GPU takes a multiprocessor from what works there, so tokens are not waited for before they
+            # are needed. That is in the same order on all stages.
+            shared = None if made.is_cuda else self._line.share(made)
+
+            def wait(tokens: Tensor = made) -> None:
+                sent.wait()
+                (shared or self._line.share(tokens)).wait()
+
+            tokens = Tokens(made[:, None], wait)
+        self._arriving = tokens, rows
         return tokens
 
     def _settle(self) -> None:
-        """Waits for the tokens that the next step begins with, and so for the way of what they were made of."""
-        for tokens, rows in self._arriving:
+        """Waits for the tokens of what was launched last, and so for the way of what they were made of."""
+        if self._arriving is not None:
+            tokens, rows = self._arriving
             self._last[rows] = tokens.arrive()[:, 0]
-        self._arriving.clear()
+            self._arriving = None
 
     def _read(self, given: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         made = self._model.prefill(given, lengths, self._cache, rows)
