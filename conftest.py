@@ -82,15 +82,15 @@ def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
     """Under `torchrun --nnodes` every host but the first works for that one, and runs no test of its own."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    from udaciheadline import hosts
+    from udaciheadline import agent, hosts, torchrun
 
     try:
-        torchrun = hosts.Torchrun.from_environment()
-        if torchrun.number > 0:
-            hosts.work(torchrun)
+        here = torchrun.Torchrun.from_environment()
+        if here.number > 0:
+            agent.work(here)
             return pytest.ExitCode.OK
-        if torchrun.count > 1:
-            config.stash[HOSTS] = hosts.Hosts(torchrun)
+        if here.count > 1:
+            config.stash[HOSTS] = hosts.Hosts(here)
             config.add_cleanup(config.stash[HOSTS].close)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None

@@ -215,29 +215,22 @@ def choose_device(device: str, dtype: str) -> tuple[str, str]:
 
 
 def choose_ranks(ranks: int | None, device: str, hosts: Sequence["Here | Host"] = HERE) -> int:
-    """The number of ranks of a parallel technique: those asked for, else one a GPU of all hosts, up to 4, and 2 on a
-    CPU; with several hosts at least one on each.
+    """The number of ranks of a parallel technique: those asked for, else one a GPU, up to 4, and 2 on a CPU; of several
+    hosts each has as many as the others, and one at least.
 
     Raises UsageError for more on a host than it has GPUs.
     """
     if device == "cpu":
         return ranks or max(2, len(hosts))
-    gpus = {host: host.gpus for host in hosts}
-
-    def crowded(ranks: int) -> "tuple[Here | Host, int] | None":
-        """A host that would have more ranks than GPUs, and how many."""
-        of = [host for host, _ in placed(ranks, hosts)]
-        return next(((host, of.count(host)) for host in hosts if of.count(host) > gpus[host]), None)
-
-    least = len(hosts)
-    most = ranks or max(min(sum(gpus.values()), MOST_RANKS), least)
-    chosen = ranks or next((n for n in range(most, least, -1) if not crowded(n)), least)
-    if found := crowded(chosen):
-        host, count = found
-        where = f"on {host.name}, where {count} of them would be" if host.name else "here"
-        raise UsageError(
-            f"--ranks {chosen}: PyTorch finds {gpus[host]} CUDA GPUs {where}, and each rank needs one: ask for fewer"
-        )
+    gpus = [host.gpus for host in hosts]
+    chosen = ranks or len(hosts) * max(1, min(MOST_RANKS // len(hosts), *gpus))
+    of = [host for host, _ in placed(chosen, hosts)]
+    for host, has in zip(hosts, gpus, strict=True):
+        if (count := of.count(host)) > has:
+            where = f"on {host.name}, where {count} of them would be" if host.name else "here"
+            raise UsageError(
+                f"--ranks {chosen}: PyTorch finds {has} CUDA GPUs {where}, and each rank needs one: ask for fewer"
+            )
     return chosen
 
 
