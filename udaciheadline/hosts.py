@@ -76,14 +76,15 @@ class Hosts:
         return [here, *(found[number] for number in range(1, self._count))]
 
     def close(self) -> None:
-        """Lets the agents end."""
+        """Lets the agents end, those too that nobody has waited for."""
+        controls = [host.control for host in self._others]
         with suppress(Empty):
             while True:
-                self._others.append(Host(*self._arrivals.get_nowait(), self._arrivals))
-        for host in self._others:
+                controls.append(self._arrivals.get_nowait()[1])
+        for control in controls:
             with suppress(OSError):
-                host.control.send_bytes(LEAVE)
-                host.control.close()
+                control.send_bytes(LEAVE)
+                control.close()
 
 
 class Host:
