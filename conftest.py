@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from udaciheadline.store import Store, table_row
 
 ROOT = Path(__file__).parent
 SESSION = pytest.StashKey["BenchSession"]()
+HOSTS = pytest.StashKey[Any]()  # hosts.Hosts, under torchrun --nnodes
 
 
 def _batch_size(text: str) -> int | None:
@@ -58,7 +60,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--ranks",
         type=int,
         metavar="N",
-        help="processes of a parallel technique (default: all GPUs, up to 4; 2 on CPU)",
+        help="processes of a parallel technique (default: all GPUs, up to 4; 2 on CPU; at least one a host)",
     )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
     dtypes = ("auto", "float32", "bfloat16", "float16")
@@ -73,6 +75,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
     with contextlib.suppress(ValueError):  # pytest-timeout has an option of this name and meaning
         add("--timeout", type=float, help="seconds that one technique may take (default: 600)")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
+    """Under `torchrun --nnodes` every host but the first works for that one, and runs no test of its own."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    from udaciheadline import agent, hosts, torchrun
+
+    try:
+        here = torchrun.Torchrun.from_environment()
+        if here.number > 0:
+            agent.work(here)
+            return pytest.ExitCode.OK
+        if here.count > 1:
+            config.stash[HOSTS] = hosts.Hosts(here)
+            config.add_cleanup(config.stash[HOSTS].close)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+    except KeyboardInterrupt:
+        return pytest.ExitCode.INTERRUPTED
+    return None
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-benchmark opens its storage
@@ -148,7 +172,8 @@ class BenchSession:
         with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
             imports.submit(quality.metric)
             device, dtype = workers.choose_device(option.device, option.dtype)
-            ranks = workers.choose_ranks(option.ranks, device)
+            hosts = config.stash[HOSTS].gather() if HOSTS in config.stash else workers.HERE
+            ranks = workers.choose_ranks(option.ranks, device, hosts)
         starting = time.perf_counter() - start  # all workers are forked from what this has built
         spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks)
         self.terminal: Any = config.pluginmanager.getplugin("terminalreporter")
@@ -173,6 +198,7 @@ class BenchSession:
             batch_size=option.batch_size,
             progress=self.progress,
             useful_seconds=starting,
+            hosts=hosts,
         )
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
         self.records: list[Record] = []

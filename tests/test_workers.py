@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from faulty import FAULTY
 
-from udaciheadline import workers as module
 from udaciheadline.models import resolve
+from udaciheadline.processes import Here, redact
 from udaciheadline.prompts import prompt_for
 from udaciheadline.records import EngineSpec, UsageError
 from udaciheadline.techniques import techniques
-from udaciheadline.workers import Worker, WorkerError, choose_device, choose_ranks, machine, redact
+from udaciheadline.workers import Worker, WorkerError, choose_device, choose_ranks, machine
 
 PROMPT = prompt_for(
     "Strollers will not be free of smoke, because the council in Orrmarch declined to forbid cigarettes."
@@ -125,7 +125,7 @@ def test_ranks_are_two_on_a_cpu_unless_others_are_asked_for() -> None:
 
 @pytest.mark.parametrize(("gpus", "default"), [(1, 1), (2, 2), (8, 4)])
 def test_a_rank_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, gpus: int, default: int) -> None:
-    monkeypatch.setattr(module, "_elsewhere", lambda _: (gpus, True))
+    monkeypatch.setattr(Here, "gpus", gpus)
     assert choose_ranks(None, "cuda") == default
     assert choose_ranks(gpus, "cuda") == gpus
     with pytest.raises(UsageError, match=f"--ranks 9: PyTorch finds {gpus} CUDA GPUs here"):

@@ -5,9 +5,9 @@ right before or right after it, in turn: machines drift, and a ratio taken in th
 """
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from udaciheadline import quality
 from udaciheadline.articles import ArticleSet
@@ -17,7 +17,11 @@ from udaciheadline.quality import Answers
 from udaciheadline.records import BuildInfo, EngineSpec, Generation, Limits
 from udaciheadline.statistics import Estimate, mean
 from udaciheadline.techniques import REFERENCE, Technique, techniques
-from udaciheadline.workers import Worker, WorkerError, machine
+from udaciheadline.workers import HERE, Worker, WorkerError, machine
+
+if TYPE_CHECKING:
+    from udaciheadline.hosts import Host
+    from udaciheadline.processes import Here
 
 Progress = Callable[[str, str, int, int], None]
 """Called with (technique, what it is doing, done, of how many)."""
@@ -45,6 +49,7 @@ class Run:
         batch_size: int | None = None,
         progress: Progress = lambda *_: None,
         useful_seconds: float = 0.0,
+        hosts: Sequence["Here | Host"] = HERE,
     ) -> None:
         self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         self.articles = articles.articles
@@ -52,7 +57,9 @@ class Run:
         self.prompts = [prompt_for(article.short_description) for article in self.articles]
         self.spec, self.thresholds, self.timeout, self.progress = spec, thresholds, timeout, progress
         self.settings, self.has_floor, self.batch_size = settings, has_floor, batch_size
-        self.environment = machine(spec.device)
+        self.environment, self._hosts = machine(spec.device), hosts
+        if len(hosts) > 1:
+            self.environment["hosts"] = ", ".join(host.name for host in hosts)
         self.answered: dict[str, Answered] = {}
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
@@ -83,7 +90,9 @@ class Run:
 
     def start_worker(self, technique: Technique) -> Worker:
         """A worker with this technique's engine; its build counts as useful time."""
-        worker = Worker(technique, replace(self.spec, engine=technique.engine_for(self.spec)), self.timeout)
+        worker = Worker(
+            technique, replace(self.spec, engine=technique.engine_for(self.spec)), self.timeout, self._hosts
+        )
         self.useful_seconds += worker.build_seconds
         return worker
 

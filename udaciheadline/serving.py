@@ -10,6 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,24 @@ from udaciheadline.techniques import Technique
 LOOPBACK = "127.0.0.1"
 
 
+@dataclass(frozen=True)
+class Place:
+    """Which of `ranks` processes this is, and which of those on its own host; the address of that host, and of the one
+    of rank 0, as other hosts reach them."""
+
+    rank: int = 0
+    ranks: int = 1
+    local_rank: int = 0
+    local_ranks: int = 1
+    address: str = LOOPBACK
+    first_address: str = LOOPBACK
+
+
 class Server:
     """What a worker can be asked, beside what its engine offers."""
 
-    def __init__(self, technique: Technique, spec: EngineSpec, rank: int = 0) -> None:
-        self._device, self._rank, self._ranks = spec.device, rank, technique.ranks(spec)
+    def __init__(self, technique: Technique, spec: EngineSpec, place: Place) -> None:
+        self._device, self._rank, self._ranks = spec.device, place.rank, place.ranks
         self._memory = MemoryMeter(spec.device)
         self.engine = technique.build(spec)
         self.likelihood = self.engine.likelihood
@@ -81,21 +95,21 @@ class Server:
             distributed.barrier()
 
 
-def serve(connection: Connection, log: str, technique: Technique, spec: EngineSpec, rank: int) -> None:
-    """The life of a process: builds the engine, answers calls, ends when the pipe or the parent does.
+def serve(connection: Connection, log: str, technique: Technique, spec: EngineSpec, place: Place) -> None:
+    """The life of a process: builds the engine, answers calls, ends when the connection or the parent does.
 
     It writes its output, and at SIGUSR1 where it is, to the file `log`.
     """
     _settle(log)
     try:
-        if (ranks := technique.ranks(spec)) > 1:
-            _join(connection, rank, ranks, spec.device)
-        server = Server(technique, spec, rank)
+        if place.ranks > 1:
+            _join(connection, place, spec.device)
+        server = Server(technique, spec, place)
         connection.send(("value", server.engine.info))
         while True:
             method, args = connection.recv()
             connection.send(("value", getattr(server, method)(*args)))
-    except (EOFError, BrokenPipeError):
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     except BaseException as error:
         traceback.print_exc()
@@ -104,8 +118,8 @@ def serve(connection: Connection, log: str, technique: Technique, spec: EngineSp
             connection.recv()  # until the parent ends it: were it gone, the other ranks would complain of that
 
 
-def _join(connection: Connection, rank: int, ranks: int, device: str) -> None:
-    """Makes this process one of `ranks` that know each other, with a device or a share of the cores of its own.
+def _join(connection: Connection, place: Place, device: str) -> None:
+    """Makes this process one of several ranks that know each other, with a device or a share of the cores of its own.
 
     Rank 0 opens a port that is free and tells the parent, which tells the others. The variables are torchrun's, for
     libraries that look for them.
@@ -114,21 +128,29 @@ def _join(connection: Connection, rank: int, ranks: int, device: str) -> None:
     from torch import distributed
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    local = {"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(ranks)}
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(ranks)} | local
+    os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.ranks)}
+    os.environ |= {"LOCAL_RANK": str(place.local_rank), "LOCAL_WORLD_SIZE": str(place.local_ranks)}
     if device == "cuda":
-        torch.cuda.set_device(rank)
+        torch.cuda.set_device(place.local_rank)
     else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // ranks))
-        if sys.platform == "linux":
-            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    if rank == 0:
-        store = TCPStore(LOOPBACK, 0, ranks, is_master=True, wait_for_workers=False)
+        torch.set_num_threads(max(1, torch.get_num_threads() // place.local_ranks))
+    if (interface := _interface(place.address)) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)  # gloo would take what the host's name stands for
+    first = place.rank == 0
+    port = 0 if first else connection.recv()
+    store = TCPStore(place.first_address, port, place.ranks, is_master=first, wait_for_workers=False)
+    if first:
         connection.send(("value", store.port))
-    else:
-        store = TCPStore(LOOPBACK, connection.recv(), ranks, is_master=False)
     backend = "nccl" if device == "cuda" else "gloo"
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=ranks)
+    distributed.init_process_group(backend, store=store, rank=place.rank, world_size=place.ranks)
+
+
+def _interface(address: str) -> str | None:
+    """The name of this host's network interface with that address, or None."""
+    import psutil
+
+    addresses = psutil.net_if_addrs().items()
+    return next((name for name, each in addresses if any(a.address == address for a in each)), None)
 
 
 def _settle(log: str) -> None:

@@ -1,54 +1,35 @@
 """Every engine lives in a worker process of its own, or in several: started, called, timed out and killed from here.
 
 A process is the only thing that frees a model for certain, keeps one technique's memory out of another's peak, and can
-be killed when it hangs. The parent talks to it over a pipe, one call at a time; the worker answers with a value or
-with the reason why there is none. Workers are forked from a server process that has already imported torch and
-transformers, but touched no device: a technique then starts in a fraction of a second instead of many.
+be killed when it hangs. The parent talks to it over a connection, one call at a time; the worker answers with a value
+or with the reason why there is none.
 
 A parallel technique has several ranks, one process and one device each, which all get every call and work on it
-together; the first one's answer counts. Whatever happens to one of them ends them all.
+together; the first one's answer counts. Whatever happens to one of them ends them all. They are on this host, or spread
+over those that `torchrun --nnodes` started (`hosts.py`): what is done with them is the same.
 """
 
 import contextlib
-import multiprocessing
-import os
 import platform
-import re
-import signal
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing.connection import wait
-from pathlib import Path
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
 
+from udaciheadline.processes import Here, Process, cuda, elsewhere, redact
 from udaciheadline.records import BuildInfo, EngineSpec, UsageError
-from udaciheadline.serving import serve
+from udaciheadline.serving import Place
 from udaciheadline.techniques import Technique
 
-# GNU OpenMP lets a thread that waits spin for milliseconds, on the core that another process may need: beside one busy
-# process, headlines then took 3 times as long. Spinning a thirtieth of that costs nothing where the cores are free.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-
-# What torch.compile makes takes half a minute: it is kept where it outlives a restart of the machine, as torch's own
-# default, a temporary folder, does not. Where there is no such place, that default stands.
-if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-    with contextlib.suppress(OSError, RuntimeError):
-        _cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "udaciheadline" / "inductor"
-        _cache.mkdir(parents=True, exist_ok=True)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache)
-
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["udaciheadline.engines.transformers"])
-
+if TYPE_CHECKING:
+    from udaciheadline.hosts import Host, RemoteProcess
 
 DEATH_SECONDS = 0.5  # until the death of a process is seen after another one has complained of it
 MOST_RANKS = 4  # unless more are asked for: each all-reduce costs more, and each part is smaller
-STACK_SECONDS = 0.3  # that a process gets to write where it is
+HERE = (Here(),)
 
 
 class WorkerError(Exception):
@@ -61,20 +42,34 @@ class WorkerError(Exception):
         self.status, self.reason, self.details = status, reason, details
 
 
+@dataclass(frozen=True, eq=False)
+class _Rank:
+    """One process of an engine and the connection to it; `name` is what messages call it."""
+
+    name: str
+    connection: Connection
+    process: "Process | RemoteProcess"
+
+
 class Worker:
     """One engine, in one process or spread over several ranks. Use `call`; after a WorkerError all of it is gone.
 
     `timeout` seconds are for all calls together, the build included, until `renew`: it bounds a technique, not a call.
     """
 
-    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
+    def __init__(
+        self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence["Here | Host"] = HERE
+    ) -> None:
         self._left = self._timeout = timeout
-        self._oom_kills = _oom_kills()
         self._ranks: list[_Rank] = []
         start = time.perf_counter()
         try:
-            for rank in range(technique.ranks(spec)):
-                self._ranks.append(_Rank(technique, spec, rank))
+            for host, place in placed(technique.ranks(spec), hosts):
+                name = f"rank {place.rank}" + (f" on {host.name}" if host.name else "")
+                try:
+                    self._ranks.append(_Rank(name, *host.start(technique, spec, place)))
+                except OSError as error:
+                    raise WorkerError("crash", redact(f"{name} cannot be started: {error}")) from None
             if len(self._ranks) > 1:
                 # Rank 0 opens the port on which the others find it, and says which: a free one was given to it.
                 (port,) = self._receive(self._ranks[:1])
@@ -92,8 +87,8 @@ class Worker:
 
     @property
     def pids(self) -> list[int]:
-        """The processes of the engine."""
-        return [rank.pid for rank in self._ranks]
+        """The processes of the engine, each by its number on its host."""
+        return [rank.process.pid for rank in self._ranks]
 
     @property
     def seconds_left(self) -> float:
@@ -116,20 +111,19 @@ class Worker:
     def close(self) -> None:
         """Ends the processes, whatever they are doing, and waits until they are gone. May be called again."""
         for rank in self._ranks:
-            rank.process.kill()  # it has nothing to save, and a clean exit of CUDA and torch takes longer
+            rank.process.kill()
         for rank in self._ranks:
-            rank.process.join()
+            rank.process.close()
             rank.connection.close()
-            rank.log.close()
 
-    def _send(self, ranks: list["_Rank"], message: Any) -> None:
+    def _send(self, ranks: list[_Rank], message: Any) -> None:
         for rank in ranks:
             try:
                 rank.connection.send(message)
             except OSError:
                 raise self._death(rank) from None
 
-    def _receive(self, ranks: list["_Rank"]) -> list[Any]:
+    def _receive(self, ranks: list[_Rank]) -> list[Any]:
         """One answer from each of these ranks; the first that has none to give ends them all."""
         answers: dict[_Rank, Any] = {}
         while missing := [rank for rank in ranks if rank not in answers]:
@@ -143,111 +137,63 @@ class Worker:
                     answers[rank] = self._answer(rank)
         return [answers[rank] for rank in ranks]
 
-    def _answer(self, rank: "_Rank") -> Any:
+    def _answer(self, rank: _Rank) -> Any:
         try:
             kind, value = rank.connection.recv()
         except (EOFError, OSError):
             raise self._death(rank) from None
         if kind == "value":
             return value
-        # A rank whose partner died fails too: the death is the reason. It may take a moment to be seen.
-        if len(self._ranks) > 1 and wait([other.process.sentinel for other in self._ranks], DEATH_SECONDS):
-            raise self._death(next(other for other in self._ranks if other.process.exitcode is not None))
-        raise self._end(WorkerError(kind, self._name(rank) + redact(value[0]), redact(value[1])))
+        if dead := self._dead_partner():
+            raise self._death(dead)
+        raise self._end(WorkerError(kind, self._of(rank) + redact(value[0]), redact(value[1])))
 
-    def _timed_out(self, missing: list["_Rank"]) -> WorkerError:
+    def _dead_partner(self) -> _Rank | None:
+        """The rank whose death made another one fail, if so; it may take a moment to be seen."""
+        end = time.perf_counter() + DEATH_SECONDS
+        while len(self._ranks) > 1 and time.perf_counter() < end:
+            for rank in self._ranks:
+                if rank.process.death():
+                    return rank
+            time.sleep(DEATH_SECONDS / 20)
+        return None
+
+    def _timed_out(self, missing: list[_Rank]) -> WorkerError:
         within = f"within the {self._timeout:g} s of --timeout"
         if len(self._ranks) == 1:
-            return self._end(WorkerError("timeout", f"no answer {within}", self._ranks[0].output()))
+            return self._end(WorkerError("timeout", f"no answer {within}", self._ranks[0].process.output()))
         for rank in missing:
-            rank.say_where_it_is()
+            rank.process.say_where_it_is()
         # Who waits for another rank is inside torch; who is somewhere else has kept the others waiting.
-        late = [rank for rank in missing if not rank.is_in_torch()] or missing
-        names = ", ".join(str(rank.number) for rank in late)
-        details = "\n".join(f"rank {rank.number}:\n{rank.output()}" for rank in self._ranks)
-        noun = "rank" if len(late) == 1 else "ranks"
-        return self._end(WorkerError("timeout", f"no answer from {noun} {names} {within}", details))
+        late = [rank for rank in missing if not rank.process.is_in_torch()] or missing
+        names = ", ".join(rank.name for rank in late)
+        details = "\n".join(f"{rank.name}:\n{rank.process.output()}" for rank in self._ranks)
+        return self._end(WorkerError("timeout", f"no answer from {names} {within}", details))
 
-    def _death(self, rank: "_Rank") -> WorkerError:
-        rank.process.join(5)
-        code = rank.process.exitcode
-        name = self._name(rank)
-        if code is not None and code < 0:
-            signal_name = signal.Signals(-code).name
-            if -code == signal.SIGKILL and _oom_kills() > self._oom_kills:
-                return self._end(WorkerError("oom", f"{name}the kernel killed the worker: the host's memory ran out"))
-            reason = f"{name}the worker was killed by {signal_name}"
-        else:
-            reason = f"{name}the worker ended with exit code {code}"
-        return self._end(WorkerError("crash", reason, rank.output()))
+    def _death(self, rank: _Rank) -> WorkerError:
+        status, reason = rank.process.death(5) or ("crash", "the worker closed its connection")
+        return self._end(WorkerError(status, self._of(rank) + reason, rank.process.output()))
 
-    def _name(self, rank: "_Rank") -> str:
-        return f"rank {rank.number}: " if len(self._ranks) > 1 else ""
+    def _of(self, rank: _Rank) -> str:
+        return f"{rank.name}: " if len(self._ranks) > 1 else ""
 
     def _end(self, error: WorkerError) -> WorkerError:
         self.close()
         return error
 
 
-class _Rank:
-    """One process of an engine, seen from the parent."""
-
-    def __init__(self, technique: Technique, spec: EngineSpec, number: int) -> None:
-        self.number = number
-        self.log = tempfile.NamedTemporaryFile(prefix="udaciheadline-", suffix=".log")  # noqa: SIM115, see Worker.close
-        self.connection, child = _CONTEXT.Pipe()
-        self.process = _CONTEXT.Process(
-            target=serve, args=(child, self.log.name, technique, spec, number), name=technique.name, daemon=True
-        )
-        try:
-            self.process.start()
-        finally:
-            child.close()  # the process holds the only other end, so its death ends a wait at once
-
-    @property
-    def pid(self) -> int:
-        """Its number in the system."""
-        assert self.process.pid is not None
-        return self.process.pid
-
-    def output(self, lines: int = 20) -> str:
-        """The last that it wrote."""
-        with contextlib.suppress(OSError):
-            return redact("\n".join(Path(self.log.name).read_text("utf-8", "replace").splitlines()[-lines:]))
-        return ""
-
-    def say_where_it_is(self) -> None:
-        """Has it write its stack (`serving.serve` arranged for that) to its log."""
-        with contextlib.suppress(OSError):
-            os.kill(self.pid, signal.SIGUSR1)
-        time.sleep(STACK_SECONDS)
-
-    def is_in_torch(self) -> bool:
-        """Whether the innermost call of the stack that it wrote is one of torch's."""
-        stack = self.output(200).rpartition("(most recent call first)")[2]
-        frames = [line for line in stack.splitlines() if line.lstrip().startswith("File ")]
-        return bool(frames) and "/torch/" in frames[0]
-
-
-def redact(text: str) -> str:
-    """The text without Hugging Face tokens: the value of HF_TOKEN and whatever looks like one."""
-    token = os.environ.get("HF_TOKEN")
-    text = text.replace(token, "***") if token else text
-    return re.sub(r"\bhf_[A-Za-z0-9]{8,}\b", "***", text)
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory since it started; 0 where it does not tell."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/vmstat").read_text("ascii").splitlines():
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0
+def placed(ranks: int, hosts: Sequence["Here | Host"]) -> list[tuple["Here | Host", Place]]:
+    """Where each rank goes: a block of ranks that follow each other on every host, as equal as can be."""
+    of = [hosts[rank * len(hosts) // ranks] for rank in range(ranks)]
+    return [
+        (host, Place(rank, ranks, rank - of.index(host), of.count(host), host.address, hosts[0].address))
+        for rank, host in enumerate(of)
+    ]
 
 
 def machine(device: str) -> dict[str, str]:
     """What the numbers depend on: versions, threads, and the GPU with its driver and CUDA version."""
-    return _elsewhere(_machine, device)
+    return elsewhere(_machine, device)
 
 
 def choose_device(device: str, dtype: str) -> tuple[str, str]:
@@ -255,7 +201,7 @@ def choose_device(device: str, dtype: str) -> tuple[str, str]:
 
     A GPU where there is one; bfloat16 on a GPU that has it, else float32. Raises UsageError for a missing GPU.
     """
-    gpus, has_bf16 = _elsewhere(_cuda)
+    gpus, has_bf16 = elsewhere(cuda)
     has_cuda = gpus > 0
     if device == "auto":
         device = "cuda" if has_cuda else "cpu"
@@ -268,31 +214,24 @@ def choose_device(device: str, dtype: str) -> tuple[str, str]:
     return device, dtype
 
 
-def choose_ranks(ranks: int | None, device: str) -> int:
-    """The number of ranks of a parallel technique: those asked for, else one a GPU, up to 4, and 2 on a CPU.
+def choose_ranks(ranks: int | None, device: str, hosts: Sequence["Here | Host"] = HERE) -> int:
+    """The number of ranks of a parallel technique: those asked for, else one a GPU, up to 4, and 2 on a CPU; of several
+    hosts each has as many as the others, and one at least.
 
-    Raises UsageError for more than there are GPUs.
+    Raises UsageError for more on a host than it has GPUs.
     """
     if device == "cpu":
-        return ranks or 2
-    gpus, _ = _elsewhere(_cuda)
-    if ranks is not None and ranks > gpus:
-        raise UsageError(
-            f"--ranks {ranks}: PyTorch finds {gpus} CUDA GPUs here, and each rank needs one: ask for fewer"
-        )
-    return ranks or min(gpus, MOST_RANKS)
-
-
-def _elsewhere(function: Callable[..., Any], *args: Any) -> Any:
-    """The function's value from a short-lived process, which may import torch and touch the GPU."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=_CONTEXT) as pool:
-        return pool.submit(function, *args).result()
-
-
-def _cuda() -> tuple[int, bool]:
-    import torch
-
-    return torch.cuda.device_count(), torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        return ranks or max(2, len(hosts))
+    gpus = [host.gpus for host in hosts]
+    chosen = ranks or len(hosts) * max(1, min(MOST_RANKS // len(hosts), *gpus))
+    of = [host for host, _ in placed(chosen, hosts)]
+    for host, has in zip(hosts, gpus, strict=True):
+        if (count := of.count(host)) > has:
+            where = f"on {host.name}, where {count} of them would be" if host.name else "here"
+            raise UsageError(
+                f"--ranks {chosen}: PyTorch finds {has} CUDA GPUs {where}, and each rank needs one: ask for fewer"
+            )
+    return chosen
 
 
 def _machine(device: str) -> dict[str, str]:
