@@ -73,7 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--gates", type=Path, default=ROOT / "bench" / "gates.toml", help="thresholds (default: bench/gates.toml)")
     add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
     add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
-    with contextlib.suppress(ValueError):  # pytest-timeout has an option of this name and meaning
+    with contextlib.suppress(ValueError, argparse.ArgumentError):  # pytest-timeout has one of this name and meaning
         add("--timeout", type=float, help="seconds that one technique may take (default: 600)")
 
 

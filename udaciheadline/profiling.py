@@ -31,20 +31,19 @@ def profiled(jobs: Sequence[Callable[[], object]], meet: Callable[[], None], dev
 
 def communication_share(profiler: Any, device: str) -> float:
     """The share of the jobs' time in which this rank did nothing but talk to others or wait for them."""
-    jobs = [span for span in _spans(profiler, "cpu") if span.name == HEADLINES]
+    spans = _spans(profiler, device)
+    jobs = [span for span in spans if span.name == HEADLINES]
     talk: list[Span] = []
     blocking: list[Span] = []
     work: list[Span] = []
-    for span in _spans(profiler, device):
+    for span in spans:
         if not any(job.start <= span.start and span.end <= job.end for job in jobs):
             continue
         if span.name.startswith(BLOCKING):
             blocking.append(span)
         elif span.name.startswith(TALK):
             talk.append(span)
-        elif span.name.startswith("aten::") or (
-            device == "cuda" and not span.name.startswith((MICRO_BATCH, HEADLINES))
-        ):
+        elif span.name.startswith(("aten::", MICRO_BATCH)) or (device == "cuda" and span.name != HEADLINES):
             work.append(span)
     return waiting_seconds(talk, blocking, work) / sum(job.end - job.start for job in jobs)
 
