@@ -1,6 +1,6 @@
 """A row's jobs and its offline figures, with workers that answer as a test wants them to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ class FakeWorker:
     fits = 10**6
     started: list["FakeWorker"]
 
-    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
+    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence[Any]) -> None:
         self.name, self.info, self.build_seconds = technique.name, INFO, 50.0
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.jobs = 0
