@@ -1,6 +1,6 @@
 """A row's jobs and its offline figures, with workers that answer as a test wants them to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ class FakeWorker:
     fits = 10**6
     started: list["FakeWorker"]
 
-    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
+    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence[Any]) -> None:
         self.name, self.infos, self.build_seconds = technique.name, [INFO], 50.0
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.jobs = 0
@@ -198,8 +198,8 @@ PARALLEL = replace(ONLINE, name="parallel", title="Parallel", parallel=True)
 class TwoRanks(FakeWorker):
     """Both ranks answer; the second one has half of the first one's weights again, and waits longer."""
 
-    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float) -> None:
-        super().__init__(technique, spec, timeout)
+    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence[Any]) -> None:
+        super().__init__(technique, spec, timeout, hosts)
         if technique.parallel:
             self.infos.append(replace(INFO, weights_bytes=180))
 
