@@ -19,16 +19,6 @@ from udaciheadline.engines.llama import Llama
 from udaciheadline.records import MICRO_BATCH
 
 
-def ramp(most: int, group: int, left: int) -> int:
-    """How many tokens to read together, of at most so many, in the first groups (0, 1, ...) of a job and in the last
-    ones, when `left` tokens are still to be read.
-
-    The later stages do nothing before the first group has come to them, and the first one nothing while the last group
-    passes the others: both are a quarter of the rest, and those beside them half.
-    """
-    return min(most, max(most // 4, min(most // 4 << group, left // 2)))
-
-
 class Line:
     """The other stages, as one of them sees them: ranks in the order of the layers."""
 

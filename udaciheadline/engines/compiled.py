@@ -31,7 +31,7 @@ from udaciheadline import measure
 from udaciheadline.engines._graphs import GraphedRow, GraphedRows
 from udaciheadline.engines._peers import Peers, can_reach_each_other
 from udaciheadline.engines._rows import CompiledRow, Rows, Tokens
-from udaciheadline.engines._stages import Line, StageRows, ramp
+from udaciheadline.engines._stages import Line, StageRows
 from udaciheadline.engines._texts import end_tokens, fitting, likelihood
 from udaciheadline.engines.llama import Llama
 from udaciheadline.parallel import Stage
@@ -226,7 +226,7 @@ class CompiledEngine:
             free = [row for row, text in enumerate(flying) if text is None]
             many_free = len(free) >= FREE_SHARE * len(flying)
             if waiting and many_free:
-                for group in self._groups(waiting, free, begins=len(free) == rows.count):
+                for group in self._groups(waiting, free):
                     for text in group:
                         flying[text.row] = text
                         text.asked = 1
@@ -247,27 +247,17 @@ class CompiledEngine:
             while len(made) > self._lag:
                 self._look(*made.popleft(), flying)
 
-    def _groups(self, waiting: deque[_Text], free: list[int], begins: bool) -> list[list[_Text]]:
-        """Gives free rows to the texts that wait, in groups that are read together; `begins` says that no text was in
-        these rows before."""
-        chosen = [waiting.popleft() for _ in free[: len(waiting)]]
+    def _groups(self, waiting: deque[_Text], free: list[int]) -> list[list[_Text]]:
+        """Gives free rows to the texts that wait, in groups that are read together."""
         groups: list[list[_Text]] = []
-        most = 0
-        for i, (text, row) in enumerate(zip(chosen, free, strict=False)):
+        most = PREFILL_TOKENS[self._device] // (PIPELINED_SHARE if self._line else 1)
+        for row in free[: len(waiting)]:
+            text = waiting.popleft()
             text.row = row
             if not groups or (len(groups[-1]) + 1) * len(groups[-1][0].prompt) > most:
-                most = self._most_tokens(len(groups), chosen[i:] if begins else [])
                 groups.append([])
             groups[-1].append(text)
         return groups
-
-    def _most_tokens(self, group: int, left: list[_Text]) -> int:
-        """The most tokens to be read together as this group, of the texts `left` where the rows begin."""
-        most = PREFILL_TOKENS[self._device]
-        if self._line is None:
-            return most
-        tokens = sum(len(text.prompt) for text in left)
-        return ramp(most // PIPELINED_SHARE, group, tokens) if left else most // PIPELINED_SHARE
 
     def _close_ranks(self, rows: Rows, flying: list[_Text | None]) -> list[_Text | None]:
         """Moves the texts in flight to the first rows, where that makes a step smaller."""
