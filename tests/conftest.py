@@ -64,7 +64,7 @@ def news() -> tuple[Article, ...]:
 
 @pytest.fixture
 def spec(main_checkpoint: str, target_checkpoint: str) -> EngineSpec:
-    return EngineSpec(main_checkpoint, target_checkpoint, main_checkpoint, "cpu", "float32", max_new_tokens=8)
+    return EngineSpec(main_checkpoint, target_checkpoint, main_checkpoint, "cpu", "float32", max_new_tokens=8, ranks=2)
 
 
 @pytest.fixture

@@ -86,8 +86,9 @@ def test_every_technique_leaves_a_record_with_speed_memory_quality_and_verdicts(
     results, _ = whole
     found = records(results)
     assert list(found) == list(techniques())
-    static = found.pop("static-cache")
-    assert (static["status"], static["reason"]) == ("skipped", "it needs a CUDA GPU")
+    for name in ("static-cache", "layer-placement"):
+        skipped = found.pop(name)
+        assert (skipped["status"], skipped["reason"]) == ("skipped", "it needs a CUDA GPU")
     for name, record in found.items():
         assert record["status"] == "ok"
         assert record["measurement"] is None if name == "compiled-batch" else record["measurement"]["count"] == ARTICLES
@@ -99,7 +100,21 @@ def test_every_technique_leaves_a_record_with_speed_memory_quality_and_verdicts(
 
 def test_the_rows_of_the_compiled_engine_say_so(whole) -> None:
     engines = {name: record["engine"] for name, record in records(whole[0]).items()}
-    assert {name for name, engine in engines.items() if engine == "compiled"} == {"compiled", "compiled-batch"}
+    ours = {"compiled", "compiled-batch", "pipeline-parallel"}
+    assert {name for name, engine in engines.items() if engine == "compiled"} == ours
+
+
+def test_the_parallel_rows_have_two_ranks_and_say_what_each_of_them_has(whole) -> None:
+    found = records(whole[0])
+    for name in ("tensor-parallel", "pipeline-parallel"):
+        parallel = found[name]["parallel"]
+        assert parallel["backend"] == "gloo"
+        assert {len(parallel[key]) for key in ("weights_bytes", "peak_bytes", "communication_share")} == {2}
+        assert all(0 < share < 1 for share in parallel["job_communication_share"])
+        assert found[name]["throughput"]["times_over"]["compiled-batch"] > 0
+    assert found["pipeline-parallel"]["parallel"]["layers"] == [2, 2]
+    assert found["kv-cache"]["parallel"] is None
+    assert "pipeline-parallel: against one rank: " in whole[1].stdout
 
 
 def test_the_share_of_what_the_device_could_do_is_that_of_a_possible_device(whole) -> None:
@@ -125,7 +140,15 @@ def test_an_offline_rows_headlines_and_figures_stand_beside_the_others(whole) ->
 def test_exact_techniques_repeat_the_tokens_of_the_row_they_are_exact_to(whole) -> None:
     found = records(whole[0])
     parity = {n: v["status"] for n, r in found.items() for v in r["verdicts"] if v["gate"] == "parity"}
-    exact = ("baseline", "kv-cache", "compiled", "compiled-batch", "tensor-parallel", "speculative")
+    exact = (
+        "baseline",
+        "kv-cache",
+        "compiled",
+        "compiled-batch",
+        "tensor-parallel",
+        "pipeline-parallel",
+        "speculative",
+    )
     assert parity == dict.fromkeys(exact, "pass")
 
 

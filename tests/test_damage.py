@@ -168,7 +168,10 @@ def test_the_rouge_gates_find_a_fault_of_decoding_that_the_likelihood_cannot_see
     assert statuses["likelihood"] == "pass"
 
 
-@pytest.mark.parametrize("technique", [name for name in THRESHOLDS if name not in ("reference", "int8", "fp4", "nf4")])
+LIGHTER = ("int8", "fp4", "nf4", "tensor-parallel", "pipeline-parallel")  # than the model that is damaged here
+
+
+@pytest.mark.parametrize("technique", [name for name in THRESHOLDS if name not in ("reference", *LIGHTER)])
 def test_the_likelihood_gate_finds_lost_confidence_that_no_headline_shows(run, judge, technique):
     assert failed(judge(run(with_halved_logits), technique, speed_up=FAST)) == {"likelihood"}
 
@@ -191,6 +194,11 @@ def test_the_work_gate_of_every_technique_fails_a_model_that_never_ends(run, jud
 def test_the_weights_gate_fails_masks_kept_beside_the_weights_and_no_other_gate_does(run, judge):
     row = run(with_masks_beside_the_weights)
     assert failed(judge(row)) == failed(judge(row, "pruned")) == {"weights"}
+
+
+@pytest.mark.parametrize("technique", ["tensor-parallel", "pipeline-parallel"])
+def test_the_weights_gate_fails_ranks_that_hold_the_whole_model_and_no_other_gate_does(run, judge, technique):
+    assert failed(judge(run(), technique)) == {"weights"}
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp4", "nf4"])

@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from udaciheadline.engines import ENGINES, compiled, transformers
 from udaciheadline.gates import load_gates
-from udaciheadline.records import UsageError
+from udaciheadline.records import Unsupported, UsageError
 from udaciheadline.techniques import REFERENCE, Technique, pruning, select, techniques
 
 GATES = Path(__file__).parents[1] / "bench" / "gates.toml"
 NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "pruned"]
-NAMES += ["int8", "fp4", "nf4", "target", "speculative"]
+NAMES += ["int8", "fp4", "nf4", "tensor-parallel", "layer-placement", "pipeline-parallel", "target", "speculative"]
 
 
 # -- the list --------------------------------------------------------------------------------------------------------
@@ -32,6 +33,9 @@ def test_the_techniques_have_the_titles_and_the_order_of_the_table():
         ("int8", "int8", "Quantised 8bit"),
         ("fp4", "fp4", "Quantised 4bit"),
         ("nf4", "nf4", "Quantised 4bit (nf4)"),
+        ("tensor-parallel", "tensor-parallel", "Tensor Parallel"),
+        ("layer-placement", "layer-placement", "Layer Placement"),
+        ("pipeline-parallel", "pipeline-parallel", "Pipeline Parallel"),
         ("target", "target", "Target model"),
         ("speculative", "speculative", "Speculative Decoding"),
     ]
@@ -105,9 +109,15 @@ def test_only_what_is_about_the_target_needs_one(spec, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_with_a_target_every_technique_but_the_static_cache_runs_on_the_cpu(spec, name):
+def test_with_a_target_every_technique_but_those_of_the_gpu_runs_on_the_cpu(spec, name):
     reason = techniques()[name].unavailable(spec)
-    assert reason == ("it needs a CUDA GPU" if name == "static-cache" else None)
+    assert reason == ("it needs a CUDA GPU" if name in ("static-cache", "layer-placement") else None)
+
+
+def test_layer_placement_is_not_for_one_gpu(spec, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(Unsupported, match=r"^it needs a second GPU$"):
+        techniques()["layer-placement"].build(replace(spec, device="cuda"))
 
 
 @pytest.mark.parametrize(("device", "reason"), [("cpu", "it needs a CUDA GPU"), ("cuda", None)])
@@ -121,10 +131,10 @@ COMPILER = "it needs a C++ compiler on the CPU: install g++, or name another in 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", NAMES)
-def test_without_a_cpp_compiler_no_row_of_the_compiled_engine_runs_on_the_cpu(spec, monkeypatch, name, engine):
+def test_without_a_cpp_compiler_no_row_that_is_compiled_runs_on_the_cpu(spec, monkeypatch, name, engine):
     monkeypatch.setattr(shutil, "which", lambda command: None)
     technique = techniques()[name]
-    needs_one = technique.engine_for(replace(spec, engine=engine)) == "compiled"
+    needs_one = technique.engine_for(replace(spec, engine=engine)) == "compiled" and not technique.parallel
     assert (technique.unavailable(replace(spec, engine=engine)) == COMPILER) == needs_one
     assert technique.unavailable(replace(spec, engine=engine, device="cuda")) is None
 
@@ -145,12 +155,11 @@ def test_only_two_take_one_prompt_at_a_time_and_one_takes_them_only_as_a_job():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pruning_and_the_target_go_to_the_engine_asked_for_and_the_others_keep_theirs(spec, name):
+def test_what_exists_on_both_engines_goes_to_the_one_asked_for_and_the_others_keep_theirs(spec, name):
     found = {engine: techniques()[name].engine_for(replace(spec, engine=engine)) for engine in ENGINES}
-    own = "compiled" if name.startswith("compiled") else "transformers"
-    assert found == (
-        {engine: engine for engine in ENGINES} if name in ("pruned", "target") else dict.fromkeys(ENGINES, own)
-    )
+    own = "compiled" if name in ("compiled", "compiled-batch", "pipeline-parallel") else "transformers"
+    on_both = name in ("pruned", "tensor-parallel", "target")
+    assert found == ({engine: engine for engine in ENGINES} if on_both else dict.fromkeys(ENGINES, own))
 
 
 @pytest.fixture

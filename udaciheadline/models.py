@@ -127,7 +127,7 @@ def load_model(
     kind: Any = AutoModelForCausalLM
     source: dict[str, Any] = {"pretrained_model_name_or_path": checkpoint}
     if checkpoint.startswith(SHAPE):
-        kind, source = LlamaForCausalLM, _grown(checkpoint, "cuda" if device == BALANCED else device, dtype)
+        kind, source = LlamaForCausalLM, _grown(checkpoint, _by_number(device), dtype)
     placement: dict[str, Any] = {"device_map": device}
     if stage is not None:
         kind, source = LlamaForCausalLM, _of_stage(checkpoint, source, stage)
@@ -164,6 +164,13 @@ def load_model(
     if ranks > 1:
         parallel.keep_own_heads(model, torch.distributed.get_rank(), ranks)
     return cast("PreTrainedModel", model.eval())
+
+
+def _by_number(device: str) -> str:
+    """The device on which weights are made: "cuda" means another one in the threads that transformers loads with."""
+    import torch
+
+    return f"cuda:{torch.cuda.current_device()}" if device in ("cuda", BALANCED) else device
 
 
 def load_config(checkpoint: str) -> Any:
