@@ -22,8 +22,9 @@ class Peers:
 
         self.rank, self.count = distributed.get_rank(), distributed.get_world_size()
         self.inbox = _symmetric_memory.empty(words, dtype=torch.int64, device=device).zero_()
-        handle = _symmetric_memory.rendezvous(self.inbox, distributed.group.WORLD)  # type: ignore[arg-type]
-        self.inboxes: Tensor = torch.tensor(handle.buffer_ptrs, dtype=torch.int64, device=device)
+        # It maps the others' memory, and must live as long as their addresses are used.
+        self._handle = _symmetric_memory.rendezvous(self.inbox, distributed.group.WORLD)  # type: ignore[arg-type]
+        self.inboxes: Tensor = torch.tensor(self._handle.buffer_ptrs, dtype=torch.int64, device=device)
         self.step = torch.ones(1, dtype=torch.int64, device=device)
         torch.cuda.synchronize()
         distributed.barrier()  # no word may arrive in memory that is yet to be emptied
