@@ -71,6 +71,10 @@ def raises() -> None:
     raise ValueError("the second half is upside down")
 
 
+def has_no_memory() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory: the second half is too large")
+
+
 def is_killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -85,6 +89,7 @@ FAULTY = {
         Technique("gpu-only", "GPU only", 5, build_kv_cache, needs_cuda=True),
         Technique("unsupported", "Unsupported", 6, is_not_for_this_model),
         Technique("rank-raises", "Rank raises", 7, partial(in_rank_1, raises), parallel=True),
+        Technique("rank-oom", "Rank without memory", 11, partial(in_rank_1, has_no_memory), parallel=True),
         Technique("rank-killed", "Rank killed", 8, partial(in_rank_1, is_killed), parallel=True),
         Technique("rank-exits", "Rank exits", 9, partial(in_rank_1, partial(os._exit, 3)), parallel=True),
         Technique("rank-sleeps", "Rank sleeps", 10, partial(in_rank_1, partial(time.sleep, 3600)), parallel=True),

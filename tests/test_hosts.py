@@ -31,6 +31,7 @@ from udaciheadline.torchrun import Hello, Torchrun, versions
 from udaciheadline.workers import Worker, WorkerError, choose_ranks, placed
 
 PROMPT = prompt_for("Rescuers packed up on Tuesday, no closer to Nellen Zornrick, and returned to Ashmarch.")
+PARALLEL = ("tensor-parallel", "pipeline-parallel")
 FROM_TORCHRUN = {
     "RANK": "1",
     "WORLD_SIZE": "2",
@@ -76,7 +77,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session
     with socket.create_server((LOOPBACK, 0)) as one, socket.create_server((LOOPBACK, 0)) as two:
         ports = [free.getsockname()[1] for free in (one, two)]
     both = (
-        start(sound, ports[0], "--technique", "tensor-parallel", "--articles", "2", "--batch-size", "2"),
+        start(sound, ports[0], "--technique", ",".join(PARALLEL), "--articles", "2", "--batch-size", "2"),
         start(hanging, ports[1], *faulty(hanging, "raises,rank-sleeps"), "--articles", "2"),
     )
     yield both
@@ -105,15 +106,16 @@ def test_when_host_0_is_killed_the_other_host_says_so_and_nothing_is_left_on_eit
     assert session.processes() == []
 
 
-def test_a_technique_of_two_hosts_is_a_row_like_any_other_and_both_commands_end_well(sessions) -> None:
+def test_techniques_of_two_hosts_are_rows_like_any_other_and_both_commands_end_well(sessions) -> None:
     session = sessions[0]
     assert (session.process.wait(300), session.other.wait(60)) == (0, 0), session.output(0) + session.output(1)
-    record = records(session.results)["tensor-parallel"]
-    assert (record["status"], record["reason"]) == ("ok", "")
-    assert [v["status"] for v in record["verdicts"] if v["gate"] == "parity"] == ["pass"]
-    assert len(record["parallel"]["weights_bytes"]) == 2
     name = socket.gethostname()
-    assert record["environment"]["hosts"] == f"host 0 ({name}), host 1 ({name})"
+    for technique in PARALLEL:
+        record = records(session.results)[technique]
+        assert (record["status"], record["reason"]) == ("ok", "")
+        assert [v["status"] for v in record["verdicts"] if v["gate"] == "parity"] == ["pass"]
+        assert len(record["parallel"]["weights_bytes"]) == 2
+        assert record["environment"]["hosts"] == f"host 0 ({name}), host 1 ({name})"
     assert f"host 1 ({name}) starts ranks for host 0 ({LOOPBACK})" in session.output(1)
 
 

@@ -115,11 +115,11 @@ def test_the_share_of_communication_is_one(split: Worker, prompts: list[str]) ->
 
 def test_stages_work_on_different_micro_batches_at_the_same_time(spec: EngineSpec, prompts, tmp_path: Path) -> None:
     worker = Worker(techniques()["pipeline-parallel"], spec, timeout=120)
-    (_, first), (_, last) = worker.call_all("profile", [prompts[:64]], str(tmp_path / "{rank}.json.gz"))
+    (_, first), (_, last) = worker.call_all("profile", [prompts[:64]], str(tmp_path / "trace.json.gz"))
     worker.close()
     assert len(first) == len(last)
     assert any(a.name != b.name and a.start < b.end and b.start < a.end for a in first for b in last)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.json.gz", "1.json.gz"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rank1.trace.json.gz", "trace.json.gz"]
 
 
 @pytest.mark.parametrize("engine", ["transformers", "compiled"])
@@ -173,7 +173,9 @@ def test_they_need_two_ranks(spec: EngineSpec) -> None:
     for name in ("tensor-parallel", "pipeline-parallel"):
         technique = techniques()[name]
         assert technique.unavailable(spec) is None
-        assert technique.unavailable(replace(spec, ranks=1)) == "it needs two ranks: a second GPU, or --device cpu"
+        assert (
+            technique.unavailable(replace(spec, ranks=1)) == "it needs two ranks: a second GPU, or --ranks 2 on a CPU"
+        )
 
 
 # -- stages ----------------------------------------------------------------------------------------------------------

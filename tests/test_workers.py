@@ -84,6 +84,7 @@ def test_a_worker_that_is_killed_is_a_crash_that_names_the_signal(worker: Worker
     ("technique", "status", "reason"),
     [
         ("rank-raises", "crash", "^rank 1: ValueError: the second half is upside down$"),
+        ("rank-oom", "oom", "^rank 1: OutOfMemoryError: CUDA out of memory: the second half is too large$"),
         ("rank-killed", "crash", "^rank 1: the worker was killed by SIGKILL$"),
         ("rank-exits", "crash", "^rank 1: the worker ended with exit code 3$"),
         ("rank-sleeps", "timeout", "^no answer from rank 1 within the 8 s of --timeout$"),

@@ -107,7 +107,7 @@ def parallel(
     infos: Sequence[BuildInfo],
     peaks: Sequence[Memory],
     shares: Sequence[float],
-    job_shares: Sequence[float] | None = None,
+    job_shares: Sequence[float],
 ) -> Parallel:
     """What the ranks of an engine on `device` said of themselves; `shares` are those of communication."""
     return Parallel(
@@ -115,7 +115,7 @@ def parallel(
         weights_bytes=tuple(info.weights_bytes for info in infos),
         peak_bytes=tuple(sum(peak.device_allocated_peak_bytes) or peak.host_peak_bytes for peak in peaks),
         communication_share=tuple(shares),
-        job_communication_share=None if job_shares is None else tuple(job_shares),
+        job_communication_share=tuple(job_shares),
         layers=tuple(int(info.details["layers"]) for info in infos) if "layers" in infos[0].details else None,
     )
 

@@ -194,15 +194,15 @@ class Parallel:
 
     `peak_bytes` are allocated on each rank's device, or resident in its process on a CPU (None: the kernel cannot
     tell). `communication_share` is the part of the time in which a rank did nothing but send to other ranks or wait for
-    them, one article at a time; `job_communication_share` the same for all articles as one job (none: it takes no
-    jobs). `layers` are those of each stage, where whole layers are divided.
+    them, one article at a time; `job_communication_share` the same for all articles as one job. `layers` are those of
+    each stage, where whole layers are divided.
     """
 
     backend: str
     weights_bytes: tuple[int, ...]
     peak_bytes: tuple[int | None, ...]
     communication_share: tuple[float, ...]
-    job_communication_share: tuple[float, ...] | None = None
+    job_communication_share: tuple[float, ...]
     layers: tuple[int, ...] | None = None
 
 

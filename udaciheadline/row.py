@@ -150,10 +150,8 @@ class Row:
                 peaks = self._ask_all("peak_memory")
                 self._memory = measure.together(peaks)
                 if len(peaks) > 1:
-                    shares = [self._ask_all("communication_share", longest)]
-                    if self.technique.batches:
-                        size = self._batch_size or self.rounds
-                        shares.append(self._ask_all("communication_share", self.run.prompts, size))
+                    jobs = (longest,), (self.run.prompts, self._batch_size or self.rounds)
+                    shares = [self._ask_all("communication_share", *job) for job in jobs]
                     self._parallel = measure.parallel(self.run.spec.device, self._ask_all("info"), peaks, *shares)
         return self._memory
 
@@ -199,20 +197,17 @@ class Row:
         return self._throughput
 
     def profile(self, folder: Path) -> tuple[Path, Path]:
-        """Writes to `folder` a Chrome trace of a few articles, one of each rank, and the table of the top operators;
-        their paths, of the first rank. Of a parallel row, all articles as a job are in it, and what the stages of a
-        pipeline worked on at the same time."""
+        """Writes a Chrome trace of a few articles and the table of the top operators to `folder`; their paths. Of a
+        parallel row, all articles as a job are in them too, and each other rank has a trace of its own beside it."""
         self.check()
         self.run.progress(self.technique.name, "profiling", 0, 1)
         folder.mkdir(parents=True, exist_ok=True)
-        name, jobs = self.technique.name, self._jobs(self.run.prompts[:PROFILE_ARTICLES])
-        if self.technique.parallel and self.technique.batches:
-            name, jobs = f"{name}.rank{{rank}}", [*jobs, self.run.prompts]
+        trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
+        jobs = self._jobs(self.run.prompts[:PROFILE_ARTICLES])
         with self._guarded():
-            found = self._ask_all("profile", jobs, str(folder.resolve() / f"{name}.json.gz"))
-        table = folder.resolve() / f"{self.technique.name}.txt"
+            found = self._ask_all("profile", [*jobs, self.run.prompts] if self.technique.parallel else jobs, str(trace))
         write_profile(table, found)
-        return folder.resolve() / f"{name.format(rank=0)}.json.gz", table
+        return trace, table
 
     # -- quality -----------------------------------------------------------------------------------------------------
 

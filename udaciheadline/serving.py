@@ -70,14 +70,14 @@ class Server:
 
     def profile(self, jobs: list[list[str]], trace: str) -> tuple[str, list[Span]]:
         """Generates for each job (a list of prompts) under torch.profiler, after a warm-up; writes a Chrome trace to
-        `trace`, in which {rank} is this one's number. Returns the table of the operators that took longest, and when
-        this rank worked on which micro-batch."""
+        `trace`, with "rank1." and so on before the name where this is not the first rank. Returns the table of the
+        operators that took longest, and when this rank worked on which micro-batch."""
         for job in jobs:
             self.generate(job)
         profiler = self._profiled(jobs, None)
-        path = Path(trace.format(rank=self._rank))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        profiler.export_chrome_trace(str(path))
+        path = Path(trace)
+        path.parent.mkdir(parents=True, exist_ok=True)  # on another host it may not be there
+        profiler.export_chrome_trace(str(path.with_name(f"rank{self._rank}.{path.name}") if self._rank else path))
         order = f"self_{self._device}_time_total"
         table = profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60)
         return str(table), micro_batches(profiler, self._device)

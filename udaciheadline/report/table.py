@@ -141,9 +141,8 @@ def _ranks(record: Record, p: Parallel) -> list[str]:
     line += f"{_mib(p.weights_bytes)}, peak {_mib(p.peak_bytes)}; "
     if p.layers is not None:
         line += f"layers {', '.join(map(str, p.layers))}; "
-    line += f"nothing but communication: {_shares(p.communication_share)} of the time"
-    if p.job_communication_share is not None:
-        line += f", of a job's {_shares(p.job_communication_share)}"
+    line += f"nothing but communication: {_shares(p.communication_share)} of the time, "
+    line += f"of a job's {_shares(p.job_communication_share)}"
     alone, alone_offline = ("compiled", "compiled-batch") if record.engine == "compiled" else (REFERENCE, REFERENCE)
     against = []
     over = record.speed_up_over.get(alone)

@@ -52,7 +52,7 @@ class Technique:
         if self.needs_cuda and spec.device != "cuda":
             return "it needs a CUDA GPU"
         if self.parallel and spec.ranks < 2:
-            return "it needs two ranks: a second GPU, or --device cpu"
+            return "it needs two ranks: a second GPU, or --ranks 2 on a CPU"
         compiles = self.engine_for(spec) == "compiled" and not self.parallel  # what is between ranks cannot be compiled
         if compiles and spec.device == "cpu" and not _has_compiler():
             return "it needs a C++ compiler on the CPU: install g++, or name another in CXX"
