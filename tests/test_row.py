@@ -228,6 +228,15 @@ def test_a_parallel_row_says_what_each_rank_has_and_how_long_it_waits(split: Row
     assert parallel == Parallel("gloo", (120, 180), (2**20, 2**21), (0.25, 0.5), (0.125, 0.25))
 
 
+def test_ranks_that_write_different_headlines_end_the_row(split: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do where nothing goes between them: the first one's headlines alone may be right all the same."""
+    answers = [[generation(token_ids=(1, 2))], [generation(token_ids=(1, 3))]]
+    monkeypatch.setattr(worker_of(split), "call_all", lambda *_: answers)
+    with pytest.raises(RowFailed, match=r"^parallel: error: its ranks do not write the same headlines$"):
+        split.play_round(split.next_round())
+    assert split.record().status == "error"
+
+
 def test_the_memory_of_ranks_is_added_up(split: Row) -> None:
     assert split.measure_memory().host_peak_bytes == 3 * 2**20
 

@@ -31,12 +31,11 @@ def profiled(jobs: Sequence[Callable[[], object]], meet: Callable[[], None], dev
 
 def communication_share(profiler: Any, device: str) -> float:
     """The share of the jobs' time in which this rank did nothing but talk to others or wait for them."""
-    spans = _spans(profiler, device)
-    jobs = [span for span in spans if span.name == HEADLINES]
+    jobs = [span for span in _spans(profiler, "cpu") if span.name == HEADLINES]
     talk: list[Span] = []
     blocking: list[Span] = []
     work: list[Span] = []
-    for span in spans:
+    for span in _spans(profiler, device):
         if not any(job.start <= span.start and span.end <= job.end for job in jobs):
             continue
         if span.name.startswith(BLOCKING):

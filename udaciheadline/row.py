@@ -30,8 +30,7 @@ from udaciheadline.workers import Worker, WorkerError
 # OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
 # needs next: without a pause, a technique read 20 % slower beside the reference than alone.
 SETTLE_SECONDS = 0.01
-MEMORY_ARTICLES = 3
-PROFILE_ARTICLES = 3
+FEW_ARTICLES = 3  # for what is measured in a pass of its own
 
 
 class RowFailed(Exception):
@@ -95,7 +94,7 @@ class Row:
         """Generates the headline of this round's article; the engine's seconds."""
         self.check()
         with self._guarded():
-            generation = self._worker.call("generate", [self.run.prompts[number % self.rounds]])[0]  # type: ignore[union-attr]
+            generation = self._generate([self.run.prompts[number % self.rounds]])[0]
         self.run.useful_seconds += generation.seconds
         if number >= 0:
             self.generations.append(generation)
@@ -141,12 +140,12 @@ class Row:
         self.check()
         if self._memory is None:
             self.run.progress(self.technique.name, "memory", 0, 1)
-            longest = sorted(self.run.prompts, key=len)[-MEMORY_ARTICLES:]
+            longest = sorted(self.run.prompts, key=len)[-FEW_ARTICLES:]
             with self._guarded():
-                self._ask("reset_memory")
+                self._ask_all("reset_memory")
                 for prompts in self._jobs(longest):
                     size = self.batch_size if self.technique.offline else None
-                    self.run.useful_seconds += self._ask("generate", prompts, size)[0].seconds
+                    self.run.useful_seconds += self._generate(prompts, size)[0].seconds
                 peaks = self._ask_all("peak_memory")
                 self._memory = measure.together(peaks)
                 if len(peaks) > 1:
@@ -160,7 +159,7 @@ class Row:
         self.check()
         self.run.progress(self.technique.name, "throughput", 0, 1)
         with self._guarded():
-            self._job = self._ask("generate", self.run.prompts, batch_size)
+            self._job = self._generate(self.run.prompts, batch_size)
         self.run.useful_seconds += self._job[0].seconds
         if self.technique.offline:
             self.generations = self._job
@@ -203,7 +202,7 @@ class Row:
         self.run.progress(self.technique.name, "profiling", 0, 1)
         folder.mkdir(parents=True, exist_ok=True)
         trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
-        jobs = self._jobs(self.run.prompts[:PROFILE_ARTICLES])
+        jobs = self._jobs(self.run.prompts[:FEW_ARTICLES])
         with self._guarded():
             found = self._ask_all("profile", [*jobs, self.run.prompts] if self.technique.parallel else jobs, str(trace))
         write_profile(table, found)
@@ -219,15 +218,14 @@ class Row:
             self.run.progress(self.technique.name, "quality", 0, 1)
             true = [article.headline for article in self.run.articles]
             with self._guarded():
-                nll = self._ask("likelihood", self.run.prompts, true)
+                nll = self._ask_all("likelihood", self.run.prompts, true)[0]
                 reference_nll = self.run.reference_nll()
             own, reference = (
                 Answers(tuple(made), quality.rouge([g.headline for g in made], true), values)
                 for made, values in ((self.generations, nll), (self.reference_generations, reference_nll))
             )
             self._answers = own, reference
-            offline = self.technique.offline
-            ratios = [] if offline else measure.log_ratios(self.reference_generations, self.generations)
+            ratios = [] if self.technique.offline else measure.log_ratios(self.reference_generations, self.generations)
             self.run.answered[self.technique.name] = Answered(own, ratios)
         return self._answers
 
@@ -243,9 +241,8 @@ class Row:
         exact = reference if exact_to == REFERENCE else None
         if exact is None and exact_to in self.run.answered:
             exact = self.run.answered[exact_to].answers
-        assert self._worker is not None
-        weights = max(info.weights_bytes for info in self._worker.infos)  # of the largest rank
         with self._guarded():
+            weights = max(info.weights_bytes for info in self._ask_all("info"))  # of the largest rank
             reference_weights = self.run.reference_info().weights_bytes
         evidence = gates.Evidence(
             articles=self.run.articles,
@@ -331,8 +328,12 @@ class Row:
         """These prompts one by one; for an offline row, all of the session's as one job."""
         return [self.run.prompts] if self.technique.offline else [[prompt] for prompt in prompts]
 
-    def _ask(self, method: str, *args: Any) -> Any:
-        return self._ask_all(method, *args)[0]
+    def _generate(self, *job: Any) -> list[Generation]:
+        """The worker's headlines. A rank that has not written the same as the first is no part of its model."""
+        answers: list[list[Generation]] = self._ask_all("generate", *job)
+        if len({tuple(g.token_ids for g in made) for made in answers}) > 1:
+            raise WorkerError("error", "its ranks do not write the same headlines")
+        return answers[0]
 
     def _ask_all(self, method: str, *args: Any) -> list[Any]:
         assert self._worker is not None

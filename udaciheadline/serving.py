@@ -9,8 +9,8 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -83,10 +83,7 @@ class Server:
         return str(table), micro_batches(profiler, self._device)
 
     def _profiled(self, jobs: list[list[str]], batch_size: int | None) -> Any:
-        def generate(job: list[str]) -> Callable[[], object]:
-            return lambda: self.engine.generate(job, batch_size)
-
-        return profiled([generate(job) for job in jobs], self._meet, self._device)
+        return profiled([partial(self.engine.generate, job, batch_size) for job in jobs], self._meet, self._device)
 
     def _meet(self) -> None:
         if self._ranks > 1:

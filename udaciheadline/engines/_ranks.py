@@ -5,13 +5,17 @@ rows of the embedding and of the head. `Alone` is the model that is whole, to wh
 """
 
 import torch.nn.functional as F
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 class Alone:
     """One rank, which has everything."""
 
     count = 1
+
+    def own(self, weight: nn.Parameter) -> nn.Parameter:
+        """This rank's rows of a weight with a row a token, of which it has these, or still all."""
+        return weight
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of x over all ranks."""
@@ -36,6 +40,11 @@ class Split(Alone):
     def __init__(self, rows: int) -> None:
         self.count, self.rank = distributed.get_world_size(), distributed.get_rank()
         self.rows, self.first_token = rows, self.rank * rows
+
+    def own(self, weight: nn.Parameter) -> nn.Parameter:
+        if len(weight) == self.rows:
+            return weight
+        return nn.Parameter(weight.detach()[self.first_token :][: self.rows].clone(), requires_grad=False)
 
     def total(self, x: Tensor) -> Tensor:
         """In the place of x."""

@@ -138,12 +138,15 @@ class Llama(nn.Module):
         self.stage = stage or Stage(range(config.num_hidden_layers), config.num_hidden_layers)
         self.head_dim = config.head_dim
         self.eps, self.length = config.rms_norm_eps, length
-        embedding = _weight(source.model.embed_tokens)  # (vocabulary, h)
-        head = embedding if config.tie_word_embeddings else _weight(source.lm_head)
+        self.vocabulary = config.vocab_size
+        # It is the layers that say how many ranks there are: a plan may leave the embedding whole.
+        own_heads = len(local(source.model.layers[0].self_attn.q_proj.weight)) // config.head_dim
+        ranks = config.num_attention_heads // own_heads
+        self.ranks = Alone() if ranks == 1 else Split(self.vocabulary // ranks)
+        embedding = self.ranks.own(_weight(source.model.embed_tokens))  # (vocabulary, h)
+        head = embedding if config.tie_word_embeddings else self.ranks.own(_weight(source.lm_head))
         self.embedding: Any = embedding if self.stage.first else None
         self.head: Any = head if self.stage.last else None
-        rows, self.vocabulary = len(embedding), config.vocab_size
-        self.ranks = Alone() if rows == self.vocabulary else Split(rows)
         self.norm = _weight(source.model.norm)
         self.device, self.dtype = self.norm.device, self.norm.dtype
         self.layers: Sequence[Layer] = nn.ModuleList()  # type: ignore[assignment]

@@ -98,7 +98,10 @@ class TransformersEngine:
         ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
         apart = 0 if ends[0].weight is ends[1].weight else 1
         embedding, head = (local(module.weight) for module in ends)
-        self._ranks = 1 if embedding is ends[0].weight else torch.distributed.get_world_size()
+        is_split = any(hasattr(parameter, "to_local") for parameter in model.parameters())
+        self._ranks = torch.distributed.get_world_size() if is_split else 1
+        # Of weights in 4 bits, transformers counts the weights and not the bytes that they are packed in.
+        own = sum(local(p).numel() for p in model.parameters()) if is_split else model.num_parameters()
         models = [model]
         if draft is not None:
             models.append(draft)
@@ -117,7 +120,7 @@ class TransformersEngine:
             parameters=sum(m.num_parameters() for m in models),
             weights_bytes=sum(_weights_bytes(m) for m in models),
             pass_bytes=None if draft is not None else _weights_bytes(model) - apart * embedding.nbytes,
-            layer_parameters=model.num_parameters() // self._ranks - head.numel() - apart * embedding.numel(),
+            layer_parameters=own - head.numel() - apart * embedding.numel(),
             head_parameters=head.numel(),
             details=details or {},
         )
