@@ -105,16 +105,12 @@ def test_the_rows_of_the_compiled_engine_say_so(whole) -> None:
 
 
 def test_the_parallel_rows_have_two_ranks_and_say_what_each_of_them_has(whole) -> None:
-    found = records(whole[0])
-    for name in ("tensor-parallel", "pipeline-parallel"):
-        parallel = found[name]["parallel"]
-        assert parallel["backend"] == "gloo"
-        assert {len(parallel[key]) for key in ("weights_bytes", "peak_bytes", "communication_share")} == {2}
-        assert all(0 < share < 1 for share in parallel["job_communication_share"])
-        assert found[name]["throughput"]["times_over"]["compiled-batch"] > 0
-    assert found["pipeline-parallel"]["parallel"]["layers"] == [2, 2]
-    assert found["kv-cache"]["parallel"] is None
-    assert "pipeline-parallel: against one rank: " in whole[1].stdout
+    found = {name: record for name, record in records(whole[0]).items() if record["parallel"]}
+    assert list(found) == ["tensor-parallel", "pipeline-parallel"]
+    figures = "weights_bytes", "peak_bytes", "communication_share", "job_communication_share"
+    for record in found.values():
+        assert [len(record["parallel"][name]) for name in figures] == [2] * 4
+        assert record["throughput"]["times_over"]["compiled-batch"] > 0
 
 
 def test_the_share_of_what_the_device_could_do_is_that_of_a_possible_device(whole) -> None:

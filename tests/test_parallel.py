@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from udaciheadline import growth, newswire, parallel
 from udaciheadline.models import load_model, resolve
 from udaciheadline.prompts import prompt_for
-from udaciheadline.records import EngineSpec, Unsupported
+from udaciheadline.records import EngineSpec, Unsupported, UsageError
 from udaciheadline.techniques import techniques
 from udaciheadline.techniques.pipeline_parallel import PROMPT_TOKENS, layer_costs
 from udaciheadline.workers import Worker
@@ -89,19 +89,17 @@ def test_the_ranks_know_the_size_of_the_whole_model(split: Worker, alone: Worker
     assert {info.parameters for info in split.infos} == {alone.info.parameters}
 
 
-def test_the_ranks_of_a_split_model_hold_half_of_it_each(spec: EngineSpec, split: Worker, alone: Worker) -> None:
+@pytest.mark.parametrize("split", SPLIT[:2], indirect=True, ids=map(" ".join, SPLIT[:2]))
+def test_the_ranks_of_a_split_model_hold_half_of_it_each(split: Worker, alone: Worker) -> None:
     whole = alone.info
-    if "layers" in split.info.details:
-        pytest.skip("a stage has whole layers")
     for info in split.infos:
         assert info.weights_bytes <= 0.55 * whole.weights_bytes
         assert info.head_parameters == whole.head_parameters / 2
         assert info.layer_parameters <= 0.55 * whole.layer_parameters
 
 
+@pytest.mark.parametrize("split", SPLIT[2:], indirect=True, ids=map(" ".join, SPLIT[2:]))
 def test_the_stages_of_a_model_hold_all_layers_between_them(split: Worker, alone: Worker) -> None:
-    if "layers" not in split.info.details:
-        pytest.skip("a split model has a part of every layer on each rank")
     first, last = split.infos
     assert first.layer_parameters + last.layer_parameters == pytest.approx(alone.info.layer_parameters, abs=1000)
     assert (first.head_parameters, last.head_parameters) == (0, alone.info.head_parameters)
@@ -235,6 +233,13 @@ def test_the_model_of_a_stage_has_its_layers_and_both_ends(main_checkpoint: str)
             assert torch.equal(mine, theirs)
     assert torch.equal(part.lm_head.weight, whole.lm_head.weight)
     assert part.generation_config.eos_token_id == whole.generation_config.eos_token_id
+
+
+@pytest.mark.parametrize("stage", [None, parallel.Stage(range(2), 4)])
+def test_weights_that_cannot_be_read_are_a_usage_error_of_a_stage_too(main_copy: Path, stage) -> None:
+    (main_copy / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(UsageError, match="it cannot be loaded as a causal language model"):
+        load_model(str(main_copy), device="cpu", dtype="float32", stage=stage)
 
 
 def test_the_ranks_of_a_grown_model_get_their_parts_of_each_weight() -> None:

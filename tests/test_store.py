@@ -13,7 +13,7 @@ import pytest
 from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, broken
 
 import udaciheadline
-from udaciheadline.records import BuildInfo, Memory, UsageError, Verdict
+from udaciheadline.records import BuildInfo, Memory, Parallel, UsageError, Verdict
 from udaciheadline.statistics import Estimate
 from udaciheadline.store import Store, table_row
 
@@ -242,6 +242,14 @@ def test_a_measured_row_has_all_the_rest_behind(results: pandas.DataFrame) -> No
         "gates": "rouge1:pass work:pass",
     }
     assert {name: row[name] for name in expected} == expected
+
+
+def test_a_parallel_row_has_the_figures_of_each_rank() -> None:
+    parallel = Parallel("gloo", (20, 30), (50, None), (0.25, 0.5), (0.125, 0.0), layers=(2, 1))
+    row = table_row(replace(RECORD, parallel=parallel))
+    assert (row["parallel.backend"], row["parallel.weights_bytes"]) == ("gloo", (20, 30))
+    assert (row["parallel.communication_share"], row["parallel.layers"]) == ((0.25, 0.5), (2, 1))
+    assert not any(name.startswith("parallel") for name in table_row(RECORD))
 
 
 def test_a_row_that_broke_off_says_why_and_has_no_figures(results: pandas.DataFrame) -> None:

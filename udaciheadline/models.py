@@ -116,10 +116,10 @@ def load_model(
     """The causal language model of a checkpoint on `device`, in the torch dtype named `dtype`.
 
     `quantization` is a transformers quantisation config, applied while loading; BALANCED is a device too: whole layers
-    on all GPUs. With several `ranks`, which have joined a process group, each gets its part
-    of every layer (`parallel.py`); with a `stage`, a model of just its layers is made. Raises Unsupported for a model
-    that cannot be divided so, and UsageError where the weights cannot be read or do not fit the configuration: a
-    model with missing weights would be measured as if it were whole.
+    on all GPUs. With several `ranks`, which have joined a process group, each gets its part of every layer
+    (`parallel.py`); with a `stage`, a model of just its layers is made. Raises Unsupported for a model that cannot be
+    divided so, and UsageError where the weights cannot be read or do not fit the configuration: a model with missing
+    weights would be measured as if it were whole.
     """
     import torch
     from transformers import AutoModelForCausalLM, LlamaForCausalLM
@@ -129,8 +129,6 @@ def load_model(
     if checkpoint.startswith(SHAPE):
         kind, source = LlamaForCausalLM, _grown(checkpoint, _by_number(device), dtype)
     placement: dict[str, Any] = {"device_map": device}
-    if stage is not None:
-        kind, source = LlamaForCausalLM, _of_stage(checkpoint, source, stage)
     if ranks > 1:
         from transformers.distributed import DistributedConfig  # type: ignore[attr-defined]
 
@@ -138,6 +136,8 @@ def load_model(
         source["config"] = parallel.prepare(config, ranks)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
+        if stage is not None:
+            kind, source = LlamaForCausalLM, _of_stage(checkpoint, source, stage)
         loaded = kind.from_pretrained(
             **source,
             **placement,
@@ -147,7 +147,7 @@ def load_model(
             trust_remote_code=False,
             output_loading_info=True,
         )
-    except (torch.OutOfMemoryError, MemoryError):
+    except (torch.OutOfMemoryError, MemoryError, UsageError):
         raise
     except Exception as error:  # safetensors, the hub client and transformers each raise their own
         raise UsageError(

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from udaciheadline.engines._peers import Peers
 from udaciheadline.engines._rows import Rows, Tokens
 from udaciheadline.engines.llama import Llama
 
@@ -40,7 +41,7 @@ class GraphedRows(Rows):
 class GraphedRow(Rows):
     """One text: a graph of a step in kernels of our own, and one for each length of a prompt, when the first comes."""
 
-    def __init__(self, model: Llama, slots: int, peers: Any = None) -> None:
+    def __init__(self, model: Llama, slots: int, peers: Peers | None = None) -> None:
         from udaciheadline.engines._step import Step
 
         super().__init__(model, 1, slots)

@@ -288,6 +288,7 @@ def _weight(*modules: Any) -> nn.Parameter:
 
 
 def check(config: Any) -> None:
+    """Raises Unsupported for the configuration of a model that is not a Llama as Meta's are."""
     if config.model_type != "llama":
         raise Unsupported(
             f"it is a {config.model_type} model: the compiled engine runs Llama, use --engine transformers"

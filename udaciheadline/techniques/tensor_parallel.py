@@ -9,13 +9,14 @@ https://arxiv.org/abs/1909.08053).
 It is faster where a token's time is that of reading weights: N devices read N times as fast, and two sums a layer of a
 few kilobytes cost little over NVLink, if they are made by the kernels of the step themselves (`engines/_peers.py`). Two
 H100s write a headline 1.4 times as fast as one with Llama-3.2-1B's shape (docs/performance.md); the larger the model,
-the less the sums weigh. On `generate`, whose time at batch 1 is Python's, two are slower than one (0.6 times): Python
-runs on every rank, and they wait for each other. It makes a model fit that is too large for one device, whatever the
-speed. On a CPU, where the ranks share memory and cores, it can only show that the tokens are the same.
+the less the sums should weigh. On `generate`, whose time at batch 1 is Python's, two are slower than one (0.6 times):
+Python runs on every rank, and they wait for each other. It makes a model fit that is too large for one device, whatever
+the speed. On a CPU, where the ranks share memory and cores, it can only show that the tokens are the same.
 
 The notebook's row of this name placed whole layers on devices, which is something else.
 """
 
+from udaciheadline.engines import ENGINES, build_engine
 from udaciheadline.records import Engine, EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
@@ -25,24 +26,9 @@ def build(spec: EngineSpec) -> Engine:
     from udaciheadline.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, ranks=spec.ranks)
-    tokenizer = load_tokenizer(spec.model)
-    if spec.engine == "compiled":
-        from udaciheadline.engines.compiled import CompiledEngine
-
-        return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens)
-    from udaciheadline.engines.transformers import TransformersEngine
-
-    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens)
+    return build_engine(spec, model, load_tokenizer(spec.model))
 
 
 TECHNIQUES = (
-    Technique(
-        "tensor-parallel",
-        "Tensor Parallel",
-        60,
-        build,
-        exact_to=REFERENCE,
-        parallel=True,
-        engines=("transformers", "compiled"),
-    ),
+    Technique("tensor-parallel", "Tensor Parallel", 60, build, exact_to=REFERENCE, parallel=True, engines=ENGINES),
 )
