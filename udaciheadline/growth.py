@@ -120,7 +120,8 @@ class Weight:
         tensor = torch.empty(self.size, device=self.device, dtype=self.dtype).normal_(std=_NOISE, generator=generator)
         for index, value in self.patches:
             tensor[index] = value.to(tensor) if isinstance(value, torch.Tensor) else value
-        return tensor[part]
+        own = tensor[part]
+        return own if own.numel() == tensor.numel() else own.clone()  # a view would keep the whole
 
 
 def grow(
