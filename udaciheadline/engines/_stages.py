@@ -115,14 +115,13 @@ class StageRows(Rows):
             tokens = Tokens(made[:, None], self._line.share(made).wait)
         else:
             sent, made = self._line.send(made), self._last.new_empty(len(made))
-            # What waits on a GPU takes a multiprocessor from what works there, so tokens are not waited for before they
-            # are needed. That is in the same order on all stages.
-            shared = None if made.is_cuda else self._line.share(made)
 
             def wait(tokens: Tensor = made) -> None:
                 sent.wait()
-                (shared or self._line.share(tokens)).wait()
+                self._line.share(tokens).wait()
 
+            # What waits on a GPU takes a multiprocessor from what works there, so tokens are not waited for before they
+            # are needed: in the order in which they were launched, on all stages.
             tokens = Tokens(made[:, None], wait)
         self._arriving = tokens, rows
         return tokens

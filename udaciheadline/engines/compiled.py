@@ -233,6 +233,8 @@ class CompiledEngine:
                     made.append((rows.prefill([t.prompt for t in group], [t.row for t in group]), [*group]))
                     yield True
             elif len(free) == len(flying):
+                for tokens, _ in made:  # launched for texts that had ended: they are on their way all the same
+                    tokens.arrive()
                 return
             elif any(text and text.asked < self._max_new_tokens for text in flying):
                 if many_free:
