@@ -237,6 +237,60 @@ def test_ranks_that_write_different_headlines_end_the_row(split: Row, monkeypatc
     assert split.record().status == "error"
 
 
+def on_compiled(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> Row:
+    """A parallel row on the compiled engine, which one rank runs as well, at half the speed."""
+    monkeypatch.setattr("udaciheadline.techniques._technique._has_compiler", lambda: True)
+    row = row_of(replace(PARALLEL, engines=("compiled",)), articles=4)
+    monkeypatch.setattr(worker_of(row), "seconds", {1: 0.5})
+    return row
+
+
+def asked(worker: FakeWorker) -> list[str]:
+    """The prompts that it was given one by one."""
+    return [args[0][0] for method, args in worker.calls if method == "generate" and len(args[0]) == 1]
+
+
+def test_one_rank_answers_in_turn_with_a_parallel_row(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = on_compiled(worker, monkeypatch)
+    assert row.record().speed_up_over == {}
+    row.finish_rounds()
+    (alone,) = (fake for fake in worker.started if fake.name == "compiled")
+    assert asked(alone) == asked(worker_of(row)) == row.run.prompts * 2  # the first time to warm up
+    over = row.record().speed_up_over["compiled"]
+    assert (over.value, over.low, over.high) == pytest.approx((2.0, 2.0, 2.0))
+
+
+def let_one_rank_fail(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    def generate(self: FakeWorker, *job: Any) -> Any:
+        if self.name == "compiled":
+            raise WorkerError(status, "its layers are too many")
+        return FakeWorker.generate(self, *job)
+
+    monkeypatch.setattr(worker, "generate", generate)
+
+
+def test_a_model_that_one_rank_cannot_run_so_is_not_compared_with_it(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = on_compiled(worker, monkeypatch)
+    let_one_rank_fail(worker, monkeypatch, "skipped")
+    row.finish_rounds()
+    record = row.record()
+    assert (record.status, record.speed_up_over) == ("ok", {})
+    assert record.measurement is not None
+
+
+def test_one_rank_that_fails_ends_the_row_and_is_named(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = on_compiled(worker, monkeypatch)
+    let_one_rank_fail(worker, monkeypatch, "crash")
+    with pytest.raises(RowFailed, match="parallel: crash: compiled, beside it: its layers are too many"):
+        row.finish_rounds()
+
+
 def test_the_memory_of_ranks_is_added_up(split: Row) -> None:
     assert split.measure_memory().host_peak_bytes == 3 * 2**20
 

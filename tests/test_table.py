@@ -241,16 +241,20 @@ def test_a_row_of_stages_says_how_many_layers_each_has_and_why_one_article_gains
 @pytest.mark.parametrize(
     ("changes", "measured"),
     [
-        ({}, "2.00 ±0.10 times the speed of kv-cache"),
+        ({}, "2.00 ±0.10 times the speed of kv-cache; for its offline rate, add kv-cache to --technique"),
         (
-            {"engine": "compiled", "speed_up_over": {"compiled": Estimate(1.5, 1.25, 1.75)}},
+            {"engine": "compiled", "throughput": None, "speed_up_over": {"compiled": Estimate(1.5, 1.25, 1.75)}},
             "1.50 ±0.25 times the speed of compiled",
         ),
         (
             {"engine": "compiled", "throughput": Throughput(8, 3, 80.0, 640.0, times_over={"compiled-batch": 1.75})},
             "1.75 times the offline rate of compiled-batch",
         ),
-        ({"engine": "compiled"}, "not measured: add compiled,compiled-batch to --technique"),
+        (
+            {"engine": "compiled", "throughput": Throughput(8, 3, 80.0, 640.0)},
+            "not measured; for its offline rate, add compiled-batch to --technique",
+        ),
+        ({"engine": "compiled", "throughput": None}, "not measured"),
     ],
 )
 def test_a_parallel_row_is_compared_with_one_rank_on_its_engine(changes: dict[str, Any], measured: str) -> None:

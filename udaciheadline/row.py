@@ -2,7 +2,6 @@
 
 import contextlib
 import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,14 +21,12 @@ from udaciheadline.records import (
     Verdict,
 )
 from udaciheadline.report.timeline import write_profile
+from udaciheadline.rounds import Rounds
 from udaciheadline.run import Answered, Run
 from udaciheadline.statistics import Estimate, geometric_mean
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers import Worker, WorkerError
 
-# OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
-# needs next: without a pause, a technique read 20 % slower beside the reference than alone.
-SETTLE_SECONDS = 0.01
 FEW_ARTICLES = 3  # for what is measured in a pass of its own
 
 
@@ -46,10 +43,9 @@ class Row:
     def __init__(self, run: Run, technique: Technique) -> None:
         self.run, self.technique = run, technique
         self.status, self.reason = "ok", ""
-        self.generations: list[Generation] = []
-        self.reference_generations: list[Generation] = []
-        self._round = -self.rounds
-        self._owed: int | None = None  # a round whose reference answers after it
+        self._rounds = Rounds(run, technique, self._generate)
+        self.generations = self._rounds.own
+        self.reference_generations = self._rounds.others[REFERENCE]
         self._worker: Worker | None = None
         self._memory: Memory | None = None
         self._parallel: Parallel | None = None
@@ -63,44 +59,29 @@ class Row:
         if reason := technique.unavailable(run.spec):
             self.status, self.reason = "skipped", reason
             return
-        run.renew_reference()
+        run.renew_companions()
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
             self._worker = run.start_worker(technique)
 
     # -- the timed rounds --------------------------------------------------------------------------------------------
 
-    @property
-    def rounds(self) -> int:
-        """One a measured article, and as many to warm up: on a GPU a fresh engine was slow on every article that it had
-        not seen (0.76 times the speed of an engine that had), as if kernels were prepared for each new length."""
-        return len(self.run.articles)
-
     def next_round(self) -> int:
-        """Prepares a round, untimed, and returns its number: the reference answers here, before every even round and
-        after every odd one. Negative rounds warm up, without the reference."""
+        """Prepares a round, untimed, and returns its number; see `Rounds`."""
         self.check()
-        self._settle_debt()
-        number = self._round
-        self._round += 1
-        doing, done = ("measuring", number) if number >= 0 else ("warming up", number + self.rounds)
-        self.run.progress(self.technique.name, doing, done, self.rounds)
-        if number >= 0 and number % 2 == 0:
-            self._reference_answers(number)
-            time.sleep(SETTLE_SECONDS)
-        return number
+        with self._guarded():
+            return self._rounds.next()
 
     def play_round(self, number: int) -> float:
         """Generates the headline of this round's article; the engine's seconds."""
         self.check()
         with self._guarded():
-            generation = self._generate([self.run.prompts[number % self.rounds]])[0]
-        self.run.useful_seconds += generation.seconds
-        if number >= 0:
-            self.generations.append(generation)
-            if number % 2:
-                self._owed = number
-        return float(generation.seconds)
+            return self._rounds.play(number)
+
+    @property
+    def rounds(self) -> int:
+        """How many there are, and as many again to warm up."""
+        return self._rounds.count
 
     @property
     def info(self) -> BuildInfo:
@@ -111,27 +92,14 @@ class Row:
 
     def finish_rounds(self) -> None:
         """Plays whatever rounds are left, so that quality is judged on all articles whoever ran the first ones."""
-        if self.technique.offline:
-            if not self.generations:
-                self.play_job(self.batch_size)
-            with self._guarded():
-                self.reference_generations = self.run.reference_answers()
-            return
-        while self._round < self.rounds:
-            self.play_round(self.next_round())
-        self._settle_debt()
-
-    def _settle_debt(self) -> None:
-        if self._owed is not None:
-            time.sleep(SETTLE_SECONDS)
-            self._reference_answers(self._owed)
-            self._owed = None
-
-    def _reference_answers(self, number: int) -> None:
+        self.check()
+        if self.technique.offline and not self.generations:
+            self.play_job(self.batch_size)
         with self._guarded():
-            generation = self.run.ask_reference("generate", [self.run.prompts[number]])[0]
-        self.run.useful_seconds += generation.seconds
-        self.reference_generations.append(generation)
+            if self.technique.offline:
+                self.reference_generations = self.run.reference_answers()
+            else:
+                self._rounds.finish()
 
     # -- what else is measured ---------------------------------------------------------------------------------------
 
@@ -312,17 +280,18 @@ class Row:
         return measure.summarise(self.generations, self.reference_generations, limit)
 
     def _speed_ups(self) -> dict[str, Estimate]:
-        """Paired speed-ups over earlier rows: each article's gain over the reference against the other row's gain."""
-        mine = self.run.answered[self.technique.name].log_ratios
-        others = {"baseline", self.technique.exact_to}
+        """Paired speed-ups over other rows: over those that answered in turn with this one, and over earlier ones by
+        what each of the two gained over the reference."""
+        answered = self.run.answered
+        mine = answered[self.technique.name].log_ratios
+        names = {"baseline", self.technique.exact_to}
         if self.technique.engine_for(self.run.spec) == "compiled":
-            others.add("compiled")
-        others -= {self.technique.name, REFERENCE, None}
-        return {
-            name: geometric_mean([a - b for a, b in zip(mine, self.run.answered[name].log_ratios, strict=True)])
-            for name in sorted(filter(None, others))
-            if name in self.run.answered
-        }
+            names.add("compiled")
+        earlier = [name for name in answered if name in names - {self.technique.name, REFERENCE}]
+        logs = {name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=True)] for name in earlier}
+        beside = self._rounds.others.items()
+        logs |= {name: measure.log_ratios(made, self.generations) for name, made in beside if name != REFERENCE}
+        return {name: geometric_mean(logs[name]) for name in sorted(logs)}
 
     def _jobs(self, prompts: list[str]) -> list[list[str]]:
         """These prompts one by one; for an offline row, all of the session's as one job."""

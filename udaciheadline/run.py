@@ -1,7 +1,6 @@
-"""What the rows of a session share: articles, thresholds, what earlier rows answered, and the reference engine.
-
-While a technique is measured, the reference (plain KV cache, on transformers) is alive too and answers the same article
-right before or right after it, in turn: machines drift, and a ratio taken in the same minute does not.
+"""What the rows of a session share: articles, thresholds, what earlier rows answered, and the engines that rows are
+compared with while they are measured (`rounds.py`): the reference, which is plain KV cache on transformers, for all of
+them, and one rank for the parallel ones.
 """
 
 import datetime
@@ -63,30 +62,31 @@ class Run:
         self.answered: dict[str, Answered] = {}
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
-        self._reference: Worker | None = None
+        self._companions: dict[str, Worker] = {}
         self._reference_nll: list[float] | None = None
         self._reference_answers: list[Generation] | None = None
         self._limits: Limits | None = None
         self._copy_rouge: dict[str, Estimate] | None = None
 
-    def ask_reference(self, method: str, *args: Any) -> Any:
-        """Calls the reference engine, starting it where it is not alive. Raises WorkerError; starts anew next time."""
+    def ask(self, name: str, method: str, *args: Any) -> Any:
+        """Calls the engine of a technique that others are compared with, starting it where it is not alive. Raises
+        WorkerError; starts anew next time."""
         try:
-            if self._reference is None:
-                self.progress("reference", "building", 0, 1)
-                self._reference = self.start_worker(techniques()[REFERENCE])
+            if name not in self._companions:
+                self.progress(f"{name} beside it", "building", 0, 1)
+                worker = self._companions[name] = self.start_worker(techniques()[name])
                 for done, prompt in enumerate(self.prompts):
-                    self.progress("reference", "warming up", done, len(self.prompts))
-                    self.useful_seconds += self._reference.call("generate", [prompt])[0].seconds
-            return self._reference.call(method, *args)
+                    self.progress(f"{name} beside it", "warming up", done, len(self.prompts))
+                    self.useful_seconds += worker.call("generate", [prompt])[0].seconds
+            return self._companions[name].call(method, *args)
         except WorkerError as error:
-            self._reference = None
-            raise WorkerError(error.status, f"the reference engine: {error.reason}", error.details) from None
+            self._companions.pop(name, None)
+            raise WorkerError(error.status, f"{name}, beside it: {error.reason}", error.details) from None
 
-    def renew_reference(self) -> None:
-        """Grants the reference engine the time-out of another technique."""
-        if self._reference is not None:
-            self._reference.renew()
+    def renew_companions(self) -> None:
+        """Grants them the time-out of another technique."""
+        for worker in self._companions.values():
+            worker.renew()
 
     def start_worker(self, technique: Technique) -> Worker:
         """A worker with this technique's engine; its build counts as useful time."""
@@ -98,25 +98,25 @@ class Run:
 
     def reference_info(self) -> BuildInfo:
         """What the reference engine says of itself."""
-        return self.ask_reference("info")
+        return self.ask(REFERENCE, "info")
 
     def limits(self) -> Limits:
         """What the device can do, measured once a session, between rows."""
         if self._limits is None:
-            self._limits = self.ask_reference("limits", self.spec.dtype)
+            self._limits = self.ask(REFERENCE, "limits", self.spec.dtype)
         return self._limits
 
     def reference_answers(self) -> list[Generation]:
         """The reference's headlines, one article at a time: for a row that has no rounds to pair them with."""
         if self._reference_answers is None:
-            self._reference_answers = [self.ask_reference("generate", [prompt])[0] for prompt in self.prompts]
+            self._reference_answers = [self.ask(REFERENCE, "generate", [prompt])[0] for prompt in self.prompts]
             self.useful_seconds += sum(generation.seconds for generation in self._reference_answers)
         return self._reference_answers
 
     def reference_nll(self) -> list[float]:
         """The reference's negative log-likelihood of each true headline."""
         if self._reference_nll is None:
-            self._reference_nll = self.ask_reference("likelihood", self.prompts, [a.headline for a in self.articles])
+            self._reference_nll = self.ask(REFERENCE, "likelihood", self.prompts, [a.headline for a in self.articles])
         return self._reference_nll
 
     def copy_rouge(self) -> dict[str, Estimate]:
@@ -127,7 +127,6 @@ class Run:
         return self._copy_rouge
 
     def close(self) -> None:
-        """Ends the reference engine."""
-        if self._reference is not None:
-            self._reference.close()
-            self._reference = None
+        """Ends the engines that rows were compared with."""
+        while self._companions:
+            self._companions.popitem()[1].close()

@@ -150,9 +150,11 @@ def _ranks(record: Record, p: Parallel) -> list[str]:
         over = record.measurement.speed_up
     if over is not None:
         against.append(f"{_interval(over, '.2f')} times the speed of {alone}")
-    if record.throughput is not None and alone_offline in record.throughput.times_over:
-        against.append(f"{record.throughput.times_over[alone_offline]:.2f} times the offline rate of {alone_offline}")
-    measured = " and ".join(against) or f"not measured: add {alone},{alone_offline} to --technique"
+    if record.throughput is not None and (times := record.throughput.times_over.get(alone_offline)) is not None:
+        against.append(f"{times:.2f} times the offline rate of {alone_offline}")
+    measured = " and ".join(against) or "not measured"
+    if record.throughput is not None and alone_offline not in record.throughput.times_over:
+        measured += f"; for its offline rate, add {alone_offline} to --technique"
     return [f"{line}.", f"{record.technique}: against one rank: {measured}."]
 
 
