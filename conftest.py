@@ -242,7 +242,7 @@ class BenchSession:
 
 @pytest.fixture(scope="session")
 def bench_session(pytestconfig: pytest.Config) -> Iterator[BenchSession]:
-    """The prepared session; the reference engine ends with it."""
+    """The prepared session; the engines that rows are compared with end with it."""
     session = pytestconfig.stash[SESSION]
     yield session
     session.run.close()

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_workers import FakeWorker
 from hypothesis import settings
 
-from udaciheadline import models, newswire
+from udaciheadline import models, newswire, run
 from udaciheadline.records import Article, EngineSpec
 from udaciheadline.techniques import techniques
 
@@ -71,3 +72,12 @@ def spec(main_checkpoint: str, target_checkpoint: str) -> EngineSpec:
 def build(spec: EngineSpec) -> Callable[..., Any]:
     """Builds the engine of a technique by name, on the embedded models."""
     return lambda name, **changes: techniques()[name].build(replace(spec, **changes))
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
+    """What every row and the reference get; a test may change how fast it is and what fits."""
+    kind = type("Worker", (FakeWorker,), {"started": []})
+    monkeypatch.setattr(run, "Worker", kind)
+    monkeypatch.setattr(run, "machine", lambda device: {})
+    return kind

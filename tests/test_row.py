@@ -5,104 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from fake_workers import INFO, ONLINE, FakeWorker, row_of, worker_of
 from rows import generation
 
 from udaciheadline import run as module
-from udaciheadline.articles import ArticleSet
 from udaciheadline.gates import Thresholds
 from udaciheadline.measure import FIRST_BATCH
-from udaciheadline.records import Article, BuildInfo, EngineSpec, Limits, Memory, Parallel
+from udaciheadline.records import EngineSpec, Memory, Parallel
 from udaciheadline.row import Row, RowFailed
-from udaciheadline.run import Run
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers import WorkerError
 
-LIMITS = Limits(bytes_per_second=1000.0, flops_per_second=10_000.0)
-INFO = BuildInfo(parameters=30, weights_bytes=120, pass_bytes=100, layer_parameters=20, head_parameters=10)
-ONLINE = Technique("online", "Online", 1, build=lambda spec: pytest.fail("built"))
 OFFLINE = replace(ONLINE, name="offline", title="Offline", offline=True)
-
-
-class FakeWorker:
-    """Answers each call at once: a job takes the `seconds` of its batch size, and more than `fits` are halved."""
-
-    seconds: Mapping[int, float] = {}  # 1.0 where it is not named
-    fits = 10**6
-    started: list["FakeWorker"]
-
-    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence[Any]) -> None:
-        self.name, self.infos, self.build_seconds = technique.name, [INFO], 50.0
-        self.calls: list[tuple[str, tuple[Any, ...]]] = []
-        self.jobs = 0
-        self.started.append(self)
-
-    @property
-    def info(self) -> BuildInfo:
-        return self.infos[0]
-
-    def call(self, method: str, *args: Any) -> Any:
-        self.calls.append((method, args))
-        return self.info if method == "info" else getattr(self, method)(*args)
-
-    def call_all(self, method: str, *args: Any) -> list[Any]:
-        return [self.call(method, *args)]
-
-    def generate(self, prompts: list[str], batch_size: int | None = None) -> Any:
-        self.jobs += 1
-        size = min(batch_size or len(prompts), len(prompts))
-        while size > self.fits:
-            size //= 2
-        return [
-            generation(
-                f"{self.name} wrote {i} in job {self.jobs}",
-                seconds=self.seconds.get(size, 1.0),
-                batch_size=size,
-                prompt_tokens=5,
-            )
-            for i in range(len(prompts))
-        ]
-
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
-        return [1.0] * len(prompts)
-
-    def peak_memory(self) -> Memory:
-        return Memory((), (), 2**20)
-
-    def limits(self, dtype: str) -> Limits:
-        return LIMITS
-
-    def reset_memory(self) -> None:
-        pass
-
-    renew = close = reset_memory
-
-    def sizes(self) -> list[int]:
-        """The batch sizes of the jobs, as they were asked for."""
-        return [args[1] for method, args in self.calls if method == "generate" and len(args) > 1]
-
-
-@pytest.fixture
-def worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
-    """What every row and the reference get; a test may change how fast it is and what fits."""
-    kind = type("Worker", (FakeWorker,), {"started": []})
-    monkeypatch.setattr(module, "Worker", kind)
-    monkeypatch.setattr(module, "machine", lambda device: {})
-    return kind
-
-
-def row_of(technique: Technique, articles: int = 8, batch_size: int | None = None) -> Row:
-    """A new row of a session with so many articles, so many of them at a time in a job."""
-    chosen = tuple(Article(f"True headline {i}", f"Description {i}.") for i in range(articles))
-    spec = EngineSpec("model", None, "model", "cpu", "float32", ranks=2)
-    thresholds = {technique.name: Thresholds(work_tolerance=0.1, speed_up_min=2.0)}
-    run = Run(ArticleSet("a test", chosen, 0), spec, thresholds, 600.0, {}, has_floor=False, batch_size=batch_size)
-    return Row(run, technique)
-
-
-def worker_of(row: Row) -> FakeWorker:
-    """The row's own worker."""
-    assert isinstance(row._worker, FakeWorker)
-    return row._worker
 
 
 # -- how many articles at a time -------------------------------------------------------------------------------------
@@ -235,60 +149,6 @@ def test_ranks_that_write_different_headlines_end_the_row(split: Row, monkeypatc
     with pytest.raises(RowFailed, match=r"^parallel: error: its ranks do not write the same headlines$"):
         split.play_round(split.next_round())
     assert split.record().status == "error"
-
-
-def on_compiled(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> Row:
-    """A parallel row on the compiled engine, which one rank runs as well, at half the speed."""
-    monkeypatch.setattr("udaciheadline.techniques._technique._has_compiler", lambda: True)
-    row = row_of(replace(PARALLEL, engines=("compiled",)), articles=4)
-    monkeypatch.setattr(worker_of(row), "seconds", {1: 0.5})
-    return row
-
-
-def asked(worker: FakeWorker) -> list[str]:
-    """The prompts that it was given one by one."""
-    return [args[0][0] for method, args in worker.calls if method == "generate" and len(args[0]) == 1]
-
-
-def test_one_rank_answers_in_turn_with_a_parallel_row(
-    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = on_compiled(worker, monkeypatch)
-    assert row.record().speed_up_over == {}
-    row.finish_rounds()
-    (alone,) = (fake for fake in worker.started if fake.name == "compiled")
-    assert asked(alone) == asked(worker_of(row)) == row.run.prompts * 2  # the first time to warm up
-    over = row.record().speed_up_over["compiled"]
-    assert (over.value, over.low, over.high) == pytest.approx((2.0, 2.0, 2.0))
-
-
-def let_one_rank_fail(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, status: str) -> None:
-    def generate(self: FakeWorker, *job: Any) -> Any:
-        if self.name == "compiled":
-            raise WorkerError(status, "its layers are too many")
-        return FakeWorker.generate(self, *job)
-
-    monkeypatch.setattr(worker, "generate", generate)
-
-
-def test_a_model_that_one_rank_cannot_run_so_is_not_compared_with_it(
-    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = on_compiled(worker, monkeypatch)
-    let_one_rank_fail(worker, monkeypatch, "skipped")
-    row.finish_rounds()
-    record = row.record()
-    assert (record.status, record.speed_up_over) == ("ok", {})
-    assert record.measurement is not None
-
-
-def test_one_rank_that_fails_ends_the_row_and_is_named(
-    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = on_compiled(worker, monkeypatch)
-    let_one_rank_fail(worker, monkeypatch, "crash")
-    with pytest.raises(RowFailed, match="parallel: crash: compiled, beside it: its layers are too many"):
-        row.finish_rounds()
 
 
 def test_the_memory_of_ranks_is_added_up(split: Row) -> None:

@@ -59,7 +59,7 @@ class Row:
         if reason := technique.unavailable(run.spec):
             self.status, self.reason = "skipped", reason
             return
-        run.renew_companions()
+        run.keep_companions(self._rounds.others)
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
             self._worker = run.start_worker(technique)

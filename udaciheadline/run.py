@@ -4,7 +4,7 @@ them, and one rank for the parallel ones.
 """
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -83,10 +83,13 @@ class Run:
             self._companions.pop(name, None)
             raise WorkerError(error.status, f"{name}, beside it: {error.reason}", error.details) from None
 
-    def renew_companions(self) -> None:
-        """Grants them the time-out of another technique."""
-        for worker in self._companions.values():
-            worker.renew()
+    def keep_companions(self, names: Collection[str]) -> None:
+        """Grants these the time-out of another technique, and ends all others: their memory is needed."""
+        for name in list(self._companions):
+            if name in names:
+                self._companions[name].renew()
+            else:
+                self._companions.pop(name).close()
 
     def start_worker(self, technique: Technique) -> Worker:
         """A worker with this technique's engine; its build counts as useful time."""
@@ -128,5 +131,4 @@ class Run:
 
     def close(self) -> None:
         """Ends the engines that rows were compared with."""
-        while self._companions:
-            self._companions.popitem()[1].close()
+        self.keep_companions(())

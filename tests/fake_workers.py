@@ -1,0 +1,91 @@
+"""Rows whose workers are none: they answer each call at once, as a test wants them to."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from rows import generation
+
+from udaciheadline.articles import ArticleSet
+from udaciheadline.gates import Thresholds
+from udaciheadline.records import Article, BuildInfo, EngineSpec, Limits, Memory
+from udaciheadline.row import Row
+from udaciheadline.run import Run
+from udaciheadline.techniques import Technique
+
+LIMITS = Limits(bytes_per_second=1000.0, flops_per_second=10_000.0)
+INFO = BuildInfo(parameters=30, weights_bytes=120, pass_bytes=100, layer_parameters=20, head_parameters=10)
+ONLINE = Technique("online", "Online", 1, build=lambda spec: pytest.fail("built"))
+
+
+class FakeWorker:
+    """Answers each call at once: a job takes the `seconds` of its batch size, and more than `fits` are halved."""
+
+    seconds: Mapping[int, float] = {}  # 1.0 where it is not named
+    fits = 10**6
+    started: list["FakeWorker"]
+
+    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence[Any]) -> None:
+        self.name, self.infos, self.build_seconds = technique.name, [INFO], 50.0
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        self.jobs = 0
+        self.started.append(self)
+
+    @property
+    def info(self) -> BuildInfo:
+        return self.infos[0]
+
+    def call(self, method: str, *args: Any) -> Any:
+        self.calls.append((method, args))
+        return self.info if method == "info" else getattr(self, method)(*args)
+
+    def call_all(self, method: str, *args: Any) -> list[Any]:
+        return [self.call(method, *args)]
+
+    def generate(self, prompts: list[str], batch_size: int | None = None) -> Any:
+        self.jobs += 1
+        size = min(batch_size or len(prompts), len(prompts))
+        while size > self.fits:
+            size //= 2
+        return [
+            generation(
+                f"{self.name} wrote {i} in job {self.jobs}",
+                seconds=self.seconds.get(size, 1.0),
+                batch_size=size,
+                prompt_tokens=5,
+            )
+            for i in range(len(prompts))
+        ]
+
+    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
+        return [1.0] * len(prompts)
+
+    def peak_memory(self) -> Memory:
+        return Memory((), (), 2**20)
+
+    def limits(self, dtype: str) -> Limits:
+        return LIMITS
+
+    def reset_memory(self) -> None:
+        pass
+
+    renew = close = reset_memory
+
+    def sizes(self) -> list[int]:
+        """The batch sizes of the jobs, as they were asked for."""
+        return [args[1] for method, args in self.calls if method == "generate" and len(args) > 1]
+
+
+def row_of(technique: Technique, articles: int = 8, batch_size: int | None = None) -> Row:
+    """A new row of a session with so many articles, so many of them at a time in a job."""
+    chosen = tuple(Article(f"True headline {i}", f"Description {i}.") for i in range(articles))
+    spec = EngineSpec("model", None, "model", "cpu", "float32", ranks=2)
+    thresholds = {technique.name: Thresholds(work_tolerance=0.1, speed_up_min=2.0)}
+    run = Run(ArticleSet("a test", chosen, 0), spec, thresholds, 600.0, {}, has_floor=False, batch_size=batch_size)
+    return Row(run, technique)
+
+
+def worker_of(row: Row) -> FakeWorker:
+    """The row's own worker."""
+    assert isinstance(row._worker, FakeWorker)
+    return row._worker
