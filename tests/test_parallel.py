@@ -136,7 +136,7 @@ def test_the_share_of_communication_is_one(split: Worker, prompts: list[str]) ->
 
 def test_stages_work_on_different_micro_batches_at_the_same_time(spec: EngineSpec, prompts, tmp_path: Path) -> None:
     worker = Worker(techniques()["pipeline-parallel"], spec, timeout=120)
-    (_, first), (_, last) = worker.call_all("profile", [prompts[:64]], str(tmp_path / "trace.json.gz"))
+    (_, first), (_, last) = worker.call_all("profile", [prompts[:64]], 64, str(tmp_path / "trace.json.gz"))
     worker.close()
     assert len(first) == len(last)
     assert any(a.name != b.name and a.start < b.end and b.start < a.end for a in first for b in last)

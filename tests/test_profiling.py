@@ -67,10 +67,17 @@ def test_the_timeline_shows_what_the_stages_worked_on_at_the_same_time() -> None
 
 
 def test_a_profile_has_the_table_of_each_rank_and_a_timeline_where_there_are_stages(tmp_path: Path) -> None:
-    write_profile(tmp_path / "split.txt", [("aten::one", []), ("aten::two", [])])
+    write_profile(tmp_path / "split.txt", [("aten::one", []), ("aten::two", [])], one_clock=True)
     assert (tmp_path / "split.txt").read_text("utf-8") == "aten::one\n\naten::two"
-    write_profile(tmp_path / "stages.txt", [("aten::one", [batch(0, 0, 1)]), ("aten::two", [batch(0, 1, 2)])])
+    stages = [("aten::one", [batch(0, 0, 1)]), ("aten::two", [batch(0, 1, 2)])]
+    write_profile(tmp_path / "stages.txt", stages, one_clock=True)
     text = (tmp_path / "stages.txt").read_text("utf-8")
     assert text.startswith("2000.0 ms")
     assert "aten::one" in text
     assert "aten::two" in text
+
+
+def test_stages_on_several_machines_have_no_timeline_since_their_clocks_differ(tmp_path: Path) -> None:
+    stages = [("aten::one", [batch(0, 0, 1)]), ("aten::two", [batch(0, 1, 2)])]
+    write_profile(tmp_path / "stages.txt", stages, one_clock=False)
+    assert (tmp_path / "stages.txt").read_text("utf-8") == "aten::one\n\naten::two"

@@ -1,6 +1,7 @@
 """Who answers when in a row's timed rounds, with workers that answer as a test wants them to."""
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -31,11 +32,12 @@ def test_the_reference_answers_before_even_rounds_and_after_odd_ones_with_a_paus
     assert events == [*warming_up, "a pause", *even, "a pause", "the row", *odd]
 
 
-# -- one rank beside several ------------------------------------------------------------------------------------------
+# -- another row beside the reference --------------------------------------------------------------------------------
 
 
-def on_compiled(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> Row:
-    """A parallel row on the compiled engine, which one rank runs as well, at half the speed."""
+@pytest.fixture
+def parallel(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> Row:
+    """A parallel row on the compiled engine, at twice the speed of all others."""
     monkeypatch.setattr("udaciheadline.techniques._technique._has_compiler", lambda: True)
     row = row_of(PARALLEL, articles=4)
     monkeypatch.setattr(worker_of(row), "seconds", {1: 0.5})
@@ -47,57 +49,96 @@ def asked(worker: FakeWorker) -> list[str]:
     return [args[0][0] for method, args in worker.calls if method == "generate" and len(args[0]) == 1]
 
 
-def test_one_rank_answers_in_turn_with_a_parallel_row(
-    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = on_compiled(worker, monkeypatch)
-    assert row.record().speed_up_over == {}
-    row.finish_rounds()
+def test_one_rank_answers_in_turn_with_a_parallel_row(worker: type[FakeWorker], parallel: Row) -> None:
+    assert parallel.record().speed_up_over == {}
+    parallel.finish_rounds()
     (alone,) = (fake for fake in worker.started if fake.name == "compiled")
-    assert asked(alone) == asked(worker_of(row)) == row.run.prompts * 2  # the first time to warm up
-    over = row.record().speed_up_over["compiled"]
+    assert asked(alone) == asked(worker_of(parallel)) == parallel.run.prompts * 2  # the first time to warm up
+    over = parallel.record().speed_up_over["compiled"]
     assert (over.value, over.low, over.high) == pytest.approx((2.0, 2.0, 2.0))
 
 
-def test_one_rank_ends_when_a_row_begins_that_is_not_compared_with_it(
-    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = on_compiled(worker, monkeypatch)
+def test_the_row_whose_tokens_a_technique_repeats_answers_in_turn_with_it(worker: type[FakeWorker]) -> None:
+    row = row_of(replace(ONLINE, exact_to="baseline"), articles=4)
     row.finish_rounds()
+    assert [fake.name for fake in worker.started] == ["online", REFERENCE, "baseline"]
+    assert row.record().speed_up_over["baseline"].value == 1.0
+
+
+def test_the_other_row_is_always_next_to_the_technique(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, parallel: Row
+) -> None:
+    events: list[str] = []
+
+    def generate(self: FakeWorker, prompts: list[str]) -> Any:
+        events.append(self.name)
+        return FakeWorker.generate(self, prompts)
+
+    monkeypatch.setattr(worker, "generate", generate)
+    parallel.finish_rounds()
+    turns = [name for name, after in pairwise([*events, ""]) if name != after]  # without those who warm up
+    even_then_odd = ["compiled", "parallel", "compiled"]
+    assert turns == ["parallel", REFERENCE, *even_then_odd, REFERENCE, *even_then_odd, REFERENCE]
+
+
+def test_the_other_row_ends_with_the_rounds(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, parallel: Row
+) -> None:
     closed: list[str] = []
     monkeypatch.setattr(worker, "close", lambda self: closed.append(self.name))
-    Row(row.run, row.technique)
-    assert closed == []
-    Row(row.run, ONLINE)
+    parallel.finish_rounds()
     assert closed == ["compiled"]
-    row.run.close()
-    assert closed == ["compiled", REFERENCE]
+    parallel.close()
+    parallel.run.close()
+    assert closed == ["compiled", "parallel", REFERENCE]
 
 
-def let_one_rank_fail(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+def test_the_other_row_ends_with_a_row_whose_rounds_were_not_finished(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, parallel: Row
+) -> None:
+    closed: list[str] = []
+    monkeypatch.setattr(worker, "close", lambda self: closed.append(self.name))
+    for _ in range(5):
+        parallel.play_round(parallel.next_round())
+    parallel.close()
+    assert closed == ["compiled", "parallel"]
+
+
+@pytest.mark.parametrize("status", ["skipped", "oom", "crash", "timeout"])
+def test_where_the_other_row_fails_nothing_but_the_comparison_is_lost(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, parallel: Row, status: str
+) -> None:
     def generate(self: FakeWorker, *job: Any) -> Any:
         if self.name == "compiled":
-            raise WorkerError(status, "its layers are too many")
+            raise WorkerError(status, "it is too large")
         return FakeWorker.generate(self, *job)
 
     monkeypatch.setattr(worker, "generate", generate)
-
-
-def test_a_model_that_one_rank_cannot_run_so_is_not_compared_with_it(
-    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = on_compiled(worker, monkeypatch)
-    let_one_rank_fail(worker, monkeypatch, "skipped")
-    row.finish_rounds()
-    record = row.record()
+    parallel.finish_rounds()
+    record = parallel.record()
     assert (record.status, record.speed_up_over) == ("ok", {})
+    assert record.not_compared == {"compiled": f"{status}: it is too large"}
     assert record.measurement is not None
 
 
-def test_one_rank_that_fails_ends_the_row_and_is_named(
+def test_another_row_that_cannot_run_here_is_not_started(
     worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = on_compiled(worker, monkeypatch)
-    let_one_rank_fail(worker, monkeypatch, "crash")
-    with pytest.raises(RowFailed, match="parallel: crash: compiled, beside it: its layers are too many"):
-        row.finish_rounds()
+    monkeypatch.setattr("udaciheadline.techniques._technique._has_compiler", lambda: False)
+    row = row_of(PARALLEL, articles=2)
+    row.finish_rounds()
+    assert [fake.name for fake in worker.started] == ["parallel", REFERENCE]
+    assert row.record().not_compared["compiled"].startswith("it needs a C++ compiler")
+
+
+def test_a_reference_that_fails_ends_the_row_and_is_named(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generate(self: FakeWorker, *job: Any) -> Any:
+        if self.name == REFERENCE:
+            raise WorkerError("crash", "it fell over")
+        return FakeWorker.generate(self, *job)
+
+    monkeypatch.setattr(worker, "generate", generate)
+    with pytest.raises(RowFailed, match="online: crash: the reference engine: it fell over"):
+        row_of(ONLINE).finish_rounds()

@@ -220,12 +220,12 @@ def test_without_the_reference_rate_an_offline_row_is_compared_with_nothing() ->
 SPLIT = replace(
     RECORD,
     technique="tensor-parallel",
-    parallel=Parallel("gloo", (2 * 2**20, 3 * 2**20), (5 * 2**20, None), (0.25, 0.5), (0.125, 0.0)),
+    parallel=Parallel("nccl", (2 * 2**20, 3 * 2**20), (5 * 2**20, None), (0.25, 0.5), (0.125, 0.0)),
 )
 
 
 def test_a_parallel_row_says_what_each_rank_has_and_costs() -> None:
-    line = "tensor-parallel: 2 ranks (gloo); on each, in MiB: weights 2.0, 3.0, peak 5.0, ?; "
+    line = "tensor-parallel: 2 ranks (nccl); on each, in MiB: weights 2.0, 3.0, peak 5.0, ?; "
     line += "nothing but communication: 25%, 50% of the time, of a job's 12%, 0%."
     assert line in legend(text(SPLIT)).splitlines()
 
@@ -260,6 +260,23 @@ def test_a_row_of_stages_says_how_many_layers_each_has_and_why_one_article_gains
 def test_a_parallel_row_is_compared_with_one_rank_on_its_engine(changes: dict[str, Any], measured: str) -> None:
     lines = legend(text(replace(SPLIT, **changes))).splitlines()
     assert f"tensor-parallel: against one rank: {measured}." in lines
+
+
+def test_on_a_cpu_it_is_said_that_only_one_rank_runs_a_compiled_program() -> None:
+    assert SPLIT.parallel is not None
+    on_cpu = replace(SPLIT, engine="compiled", parallel=replace(SPLIT.parallel, backend="gloo"))
+    on_cpu = replace(on_cpu, speed_up_over={"compiled": Estimate(0.5, 0.25, 0.75)})
+    assert ". On a CPU one rank runs a compiled program, and several do not." in legend(text(on_cpu))
+
+
+def test_a_row_says_what_it_was_not_compared_with_and_why() -> None:
+    lines = legend(text(replace(RECORD, not_compared={"compiled": "oom: no memory is left"}))).splitlines()
+    assert "pruned: not compared with compiled: oom: no memory is left." in lines
+
+
+def test_a_ratio_by_way_of_the_reference_is_called_one() -> None:
+    assert "x baseline goes by way of the reference" in legend(text(RECORD))
+    assert "by way of" not in legend(text(replace(RECORD, speed_up_over={})))
 
 
 def test_speculative_decoding_says_how_much_was_accepted_and_what_it_gains_over_its_target() -> None:

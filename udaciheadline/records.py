@@ -211,7 +211,10 @@ class Record:
     """One technique's whole row. What was not reached is None.
 
     `status` is "ok", "skipped", or why the row broke off: "crash", "oom", "timeout", "error"; `reason` says it in one
-    sentence. `speed_up_over` holds the paired speed-ups over other rows of the same session, by name.
+    sentence. `speed_up_over` holds the paired speed-ups over other rows of the same session, by name: of speculative
+    decoding over the target, and of a parallel row over one rank, as those answered in turn with it; of all others by
+    way of the reference, whose own shifts from row to row are not in their intervals. `not_compared` says of which row
+    that should have answered in turn there is no such figure, and why.
     """
 
     run: str
@@ -224,6 +227,7 @@ class Record:
     build: BuildInfo | None = None
     measurement: Measurement | None = None
     speed_up_over: dict[str, Estimate] = field(default_factory=dict)
+    not_compared: dict[str, str] = field(default_factory=dict)
     throughput: Throughput | None = None
     memory: Memory | None = None
     parallel: Parallel | None = None

@@ -20,9 +20,9 @@ class Rounds:
     engine was slow on every article that it had not seen (0.76 times the speed of an engine that had), as if kernels
     were prepared for each new length.
 
-    `own` are the technique's headlines, `others` those of the engines that it is compared with: the reference, and
-    for a parallel technique its engine on one rank, where that can run this model. Whatever a worker raises goes
-    through.
+    `own` are the technique's headlines, `others` those of the engines that it is compared with: the reference, and for
+    some techniques another row (`_beside`). Where that one fails, only the comparison is lost, and `not_compared` says
+    why. What the reference or the technique raises goes through.
     """
 
     def __init__(self, run: Run, technique: Technique, generate: Callable[[list[str]], list[Generation]]) -> None:
@@ -30,8 +30,12 @@ class Rounds:
         self.count = len(run.articles)
         self.own: list[Generation] = []
         self.others: dict[str, list[Generation]] = {REFERENCE: []}
-        if alone := _on_one_rank(technique, run.spec):
-            self.others[alone] = []
+        self.not_compared: dict[str, str] = {}
+        if name := _beside(technique, run.spec):
+            if reason := techniques()[name].unavailable(run.spec):
+                self.not_compared[name] = reason
+            else:
+                self.others[name] = []
         self._number = -self.count
         self._owed: int | None = None  # a round that the others answer after the technique
         self._last: str | None = None  # who answered last; None is the technique
@@ -64,6 +68,7 @@ class Rounds:
         while self._number < self.count:
             self.play(self.next())
         self._settle_debt()
+        self._run.dismiss_companions()
 
     def _settle_debt(self) -> None:
         if self._owed is not None:
@@ -71,17 +76,19 @@ class Rounds:
             self._owed = None
 
     def _others_answer(self, number: int) -> None:
-        for name, made in list(self.others.items()):
+        names = list(self.others)
+        for name in reversed(names) if number % 2 else names:  # the same one is always next to the technique
             self._take_turn(name)
             try:
                 generation = self._run.ask(name, "generate", [self._run.prompts[number]])[0]
             except WorkerError as error:
-                if error.status != "skipped" or name == REFERENCE:
+                if name == REFERENCE:
                     raise
-                del self.others[name]  # what runs on several ranks may be too much for one
+                del self.others[name]
+                self.not_compared[name] = f"{error.status}: {error.reason}"
                 continue
             self._run.useful_seconds += generation.seconds
-            made.append(generation)
+            self.others[name].append(generation)
 
     def _take_turn(self, name: str | None) -> None:
         if name != self._last:
@@ -89,9 +96,10 @@ class Rounds:
         self._last = name
 
 
-def _on_one_rank(technique: Technique, spec: EngineSpec) -> str | None:
-    """The row that is a parallel technique's engine on one rank, where that is not the reference and can run here."""
-    if not technique.parallel or technique.engine_for(spec) == techniques()[REFERENCE].engine_for(spec):
-        return None
-    alone = technique.engine_for(spec)
-    return None if techniques()[alone].unavailable(spec) else alone
+def _beside(technique: Technique, spec: EngineSpec) -> str | None:
+    """The row, if it is not the reference, that this one must be compared with: of a parallel technique its engine on
+    one rank, of another the row whose tokens it repeats."""
+    name = technique.exact_to
+    if technique.parallel and technique.engine_for(spec) != techniques()[REFERENCE].engine_for(spec):
+        name = technique.engine_for(spec)  # an engine's name is that of its plain row
+    return None if name == REFERENCE else name

@@ -59,7 +59,7 @@ class Row:
         if reason := technique.unavailable(run.spec):
             self.status, self.reason = "skipped", reason
             return
-        run.keep_companions(self._rounds.others)
+        run.renew_reference()
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
             self._worker = run.start_worker(technique)
@@ -117,7 +117,7 @@ class Row:
                 peaks = self._ask_all("peak_memory")
                 self._memory = measure.together(peaks)
                 if len(peaks) > 1:
-                    jobs = (longest,), (self.run.prompts, self._batch_size or self.rounds)
+                    jobs = (longest,), (self.run.prompts, self._job_size)
                     shares = [self._ask_all("communication_share", *job) for job in jobs]
                     self._parallel = measure.parallel(self.run.spec.device, self._ask_all("info"), peaks, *shares)
         return self._memory
@@ -141,6 +141,11 @@ class Row:
         if self._batch_size is None:
             self._batch_size, self._refused = measure.best_batch_size(self._try_job, self.rounds)
         return self._batch_size
+
+    @property
+    def _job_size(self) -> int:
+        """The same as far as it is known, for what is not worth a search."""
+        return self._batch_size or self.run.batch_size or self.rounds
 
     def _try_job(self, size: int) -> tuple[float, int]:
         self.play_job(size)  # the first job of a size warms up
@@ -172,8 +177,10 @@ class Row:
         trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
         jobs = self._jobs(self.run.prompts[:FEW_ARTICLES])
         with self._guarded():
-            found = self._ask_all("profile", [*jobs, self.run.prompts] if self.technique.parallel else jobs, str(trace))
-        write_profile(table, found)
+            if self.technique.parallel:
+                jobs.append(self.run.prompts)
+            found = self._ask_all("profile", jobs, self._job_size, str(trace))
+        write_profile(table, found, one_clock=self.run.one_machine)
         return trace, table
 
     # -- quality -----------------------------------------------------------------------------------------------------
@@ -259,6 +266,7 @@ class Row:
             build=worker.info if worker else None,
             measurement=measurement,
             speed_up_over=over,
+            not_compared=self._rounds.not_compared,
             throughput=self._throughput,
             memory=self._memory,
             parallel=self._parallel,
@@ -270,6 +278,7 @@ class Row:
 
     def close(self) -> None:
         """Ends the worker, and with it frees all of its memory."""
+        self.run.dismiss_companions()  # of rounds that were not played to their end
         if self._worker is not None:
             self._worker.close()
 
@@ -280,15 +289,16 @@ class Row:
         return measure.summarise(self.generations, self.reference_generations, limit)
 
     def _speed_ups(self) -> dict[str, Estimate]:
-        """Paired speed-ups over other rows: over those that answered in turn with this one, and over earlier ones by
-        what each of the two gained over the reference."""
+        """Paired speed-ups: over the engine that answered in turn with this one, and over earlier rows by what each of
+        the two gained over the reference."""
         answered = self.run.answered
         mine = answered[self.technique.name].log_ratios
-        names = {"baseline", self.technique.exact_to}
-        if self.technique.engine_for(self.run.spec) == "compiled":
-            names.add("compiled")
-        earlier = [name for name in answered if name in names - {self.technique.name, REFERENCE}]
-        logs = {name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=True)] for name in earlier}
+        plain = "compiled" if self.technique.engine_for(self.run.spec) == "compiled" else REFERENCE
+        earlier = {"baseline", plain} - {self.technique.name, REFERENCE, *self._rounds.not_compared}
+        logs = {
+            name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=True)]
+            for name in earlier & answered.keys()
+        }
         beside = self._rounds.others.items()
         logs |= {name: measure.log_ratios(made, self.generations) for name, made in beside if name != REFERENCE}
         return {name: geometric_mean(logs[name]) for name in sorted(logs)}

@@ -1,10 +1,10 @@
 """What the rows of a session share: articles, thresholds, what earlier rows answered, and the engines that rows are
 compared with while they are measured (`rounds.py`): the reference, which is plain KV cache on transformers, for all of
-them, and one rank for the parallel ones.
+them; beside it one rank for parallel rows, and the target alone for speculative decoding.
 """
 
 import datetime
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,8 @@ class Run:
         self.spec, self.thresholds, self.timeout, self.progress = spec, thresholds, timeout, progress
         self.settings, self.has_floor, self.batch_size = settings, has_floor, batch_size
         self.environment, self._hosts = machine(spec.device), hosts
-        if len(hosts) > 1:
+        self.one_machine = len(hosts) == 1
+        if not self.one_machine:
             self.environment["hosts"] = ", ".join(host.name for host in hosts)
         self.answered: dict[str, Answered] = {}
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
@@ -81,15 +82,18 @@ class Run:
             return self._companions[name].call(method, *args)
         except WorkerError as error:
             self._companions.pop(name, None)
-            raise WorkerError(error.status, f"{name}, beside it: {error.reason}", error.details) from None
+            who = "the reference engine: " if name == REFERENCE else ""
+            raise WorkerError(error.status, who + error.reason, error.details) from None
 
-    def keep_companions(self, names: Collection[str]) -> None:
-        """Grants these the time-out of another technique, and ends all others: their memory is needed."""
-        for name in list(self._companions):
-            if name in names:
-                self._companions[name].renew()
-            else:
-                self._companions.pop(name).close()
+    def renew_reference(self) -> None:
+        """Grants the reference the time-out of another technique."""
+        if REFERENCE in self._companions:
+            self._companions[REFERENCE].renew()
+
+    def dismiss_companions(self) -> None:
+        """Ends all but the reference: their memory is needed."""
+        for name in [name for name in self._companions if name != REFERENCE]:
+            self._companions.pop(name).close()
 
     def start_worker(self, technique: Technique) -> Worker:
         """A worker with this technique's engine; its build counts as useful time."""
@@ -131,4 +135,5 @@ class Run:
 
     def close(self) -> None:
         """Ends the engines that rows were compared with."""
-        self.keep_companions(())
+        while self._companions:
+            self._companions.popitem()[1].close()

@@ -68,13 +68,13 @@ class Server:
         jobs = [prompts] if batch_size else [[prompt] for prompt in prompts]
         return communication_share(self._profiled(jobs, batch_size), self._device)
 
-    def profile(self, jobs: list[list[str]], trace: str) -> tuple[str, list[Span]]:
-        """Generates for each job (a list of prompts) under torch.profiler, after a warm-up; writes a Chrome trace to
-        `trace`, with "rank1." and so on before the name where this is not the first rank. Returns the table of the
-        operators that took longest, and when this rank worked on which micro-batch."""
+    def profile(self, jobs: list[list[str]], batch_size: int, trace: str) -> tuple[str, list[Span]]:
+        """Generates for each job (a list of prompts), `batch_size` at a time, under torch.profiler, after a warm-up;
+        writes a Chrome trace to `trace`, with "rank1." and so on before the name where this is not the first rank.
+        Returns the table of the operators that took longest, and when this rank worked on which micro-batch."""
         for job in jobs:
-            self.generate(job)
-        profiler = self._profiled(jobs, None)
+            self.generate(job, batch_size)
+        profiler = self._profiled(jobs, batch_size)
         path = Path(trace)
         path.parent.mkdir(parents=True, exist_ok=True)  # on another host it may not be there
         profiler.export_chrome_trace(str(path.with_name(f"rank{self._rank}.{path.name}") if self._rank else path))

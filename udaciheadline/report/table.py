@@ -93,8 +93,10 @@ def _legend(records: Sequence[Record]) -> list[str]:
         lines.append(
             f"n = {measured[0].count} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by "
             f"article with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, "
-            "paired. ±: half a 95 % interval. First: time to the first token."
+            "paired. ±: half a 95 % interval, over articles. First: time to the first token."
         )
+        if any("baseline" in record.speed_up_over for record in records):
+            lines.append("x baseline goes by way of the reference: how that shifts from row to row is not in its ±.")
         if not measured[0].p99_is_reliable:
             lines.append(f"* p99 of fewer than {P99_MIN_COUNT} values has no upper confidence bound.")
     on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
@@ -121,6 +123,7 @@ def _legend(records: Sequence[Record]) -> list[str]:
             lines.append(line + ".")
         if record.parallel is not None:
             lines += _ranks(record, record.parallel)
+        lines += [f"{record.technique}: not compared with {n}: {why}." for n, why in record.not_compared.items()]
         if record.status == "ok" and (technique := techniques().get(record.technique)) and technique.note:
             lines.append(f"{record.technique}: {technique.note}.")
         if record.build and "sparsity" in record.build.details:
@@ -155,6 +158,8 @@ def _ranks(record: Record, p: Parallel) -> list[str]:
     measured = " and ".join(against) or "not measured"
     if record.throughput is not None and alone_offline not in record.throughput.times_over:
         measured += f"; for its offline rate, add {alone_offline} to --technique"
+    if against and record.engine == "compiled" and p.backend == "gloo":
+        measured += ". On a CPU one rank runs a compiled program, and several do not"
     return [f"{line}.", f"{record.technique}: against one rank: {measured}."]
 
 

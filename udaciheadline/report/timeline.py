@@ -23,7 +23,8 @@ def timeline(ranks: Sequence[Sequence[Span]], width: int = WIDTH) -> str:
     return "\n".join(lines)
 
 
-def write_profile(path: Path, ranks: Sequence[tuple[str, Sequence[Span]]]) -> None:
-    """Writes the timeline of the ranks, where they are stages, and the table of operators of each."""
+def write_profile(path: Path, ranks: Sequence[tuple[str, Sequence[Span]]], *, one_clock: bool) -> None:
+    """Writes the table of operators of each rank and, where they are stages that share `one_clock`, their timeline: the
+    clocks of two machines differ by more than a stage takes."""
     tables, spans = zip(*ranks, strict=True)
-    path.write_text("\n\n".join([timeline(spans), *tables] if all(spans) else tables), "utf-8")
+    path.write_text("\n\n".join([timeline(spans), *tables] if one_clock and all(spans) else tables), "utf-8")
