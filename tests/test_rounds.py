@@ -131,6 +131,11 @@ def test_another_row_that_cannot_run_here_is_not_started(
     assert row.record().not_compared["compiled"].startswith("it needs a C++ compiler")
 
 
+def test_a_row_that_is_skipped_has_no_comparison_to_miss(worker: type[FakeWorker]) -> None:
+    record = row_of(replace(ONLINE, exact_to="target", needs_target=True)).record()
+    assert (record.status, record.not_compared) == ("skipped", {})
+
+
 def test_a_reference_that_fails_ends_the_row_and_is_named(
     worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:

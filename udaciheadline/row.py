@@ -266,7 +266,7 @@ class Row:
             build=worker.info if worker else None,
             measurement=measurement,
             speed_up_over=over,
-            not_compared=self._rounds.not_compared,
+            not_compared=self._rounds.not_compared if measurement else {},
             throughput=self._throughput,
             memory=self._memory,
             parallel=self._parallel,
