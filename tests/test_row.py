@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +150,25 @@ def test_ranks_that_write_different_headlines_end_the_row(split: Row, monkeypatc
     with pytest.raises(RowFailed, match=r"^parallel: error: its ranks do not write the same headlines$"):
         split.play_round(split.next_round())
     assert split.record().status == "error"
+
+
+@pytest.mark.parametrize(("asked", "size"), [(4, 4), (None, 8)])
+def test_the_jobs_that_are_profiled_have_the_batch_size_of_the_session(
+    worker: type[FakeWorker], tmp_path: Path, asked: int | None, size: int
+) -> None:
+    row = row_of(PARALLEL, batch_size=asked)
+    row.profile(tmp_path)
+    ((jobs, given, _),) = (args for method, args in worker_of(row).calls if method == "profile")
+    assert (jobs[-1], given) == (row.run.prompts, size)
+
+
+def test_a_job_whose_communication_is_measured_has_it_too(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Worker", type("Worker", (TwoRanks,), {"started": []}))
+    row = row_of(PARALLEL, batch_size=4)
+    row.measure_memory()
+    assert [args[1:] for method, args in worker_of(row).calls if method == "communication_share"] == [(), (4,)]
 
 
 def test_the_memory_of_ranks_is_added_up(split: Row) -> None:
