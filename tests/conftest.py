@@ -81,3 +81,24 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[FakeWorker]:
     monkeypatch.setattr(run, "Worker", kind)
     monkeypatch.setattr(run, "machine", lambda device: {})
     return kind
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, bytes | str], str]:
+    """Writes a file of this name; its path."""
+
+    def write(name: str, content: bytes | str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any question to the hub is a failure of the test."""
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *a, **k: pytest.fail("the hub was asked"))

@@ -102,3 +102,17 @@ OFFLINE = replace(
 def broken(status: str, reason: str, **changes: Any) -> Record:
     """A row that has only its name and why it broke off."""
     return replace(Record(RECORD.run, "speculative", "Speculative Decoding", status, reason), **changes)
+
+
+SKIPPED = broken("skipped", "it needs a target model: name one with --target")
+SPECULATIVE = replace(
+    RECORD,
+    technique="speculative",
+    measurement=replace(MEASUREMENT, drafted=200, accepted=150, acceptance_rate=0.75),
+    speed_up_over={"baseline": Estimate(3.0, 2.5, 3.5), "target": Estimate(1.5, 1.375, 1.625)},
+)
+
+
+def tokens(generations: Sequence[Generation]) -> list[tuple[int, ...]]:
+    """The tokens of each."""
+    return [generation.token_ids for generation in generations]

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rows import tokens
 
 from udaciheadline import measure
 from udaciheadline.engines import transformers as module
@@ -47,10 +48,6 @@ def engine(main_checkpoint, tokenizer):
 def one_by_one(engine, prompts):
     """The generations of all prompts, one call each."""
     return [engine.generate([prompt])[0] for prompt in prompts]
-
-
-def tokens(generations):
-    return [generation.token_ids for generation in generations]
 
 
 def greedy(model, ids, count):

@@ -4,6 +4,7 @@ import itertools
 from types import SimpleNamespace
 
 import pytest
+from rows import tokens
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from udaciheadline import measure
@@ -38,10 +39,6 @@ def one_by_one(engine, prompts):
 
 def load(checkpoint):
     return load_model(checkpoint, device="cpu", dtype="float32")
-
-
-def tokens(generations):
-    return [generation.token_ids for generation in generations]
 
 
 @pytest.fixture
