@@ -14,7 +14,7 @@ from udaciheadline.engines._rows import CompiledRow
 from udaciheadline.engines.compiled import MAX_LENGTH
 from udaciheadline.records import Unsupported, UsageError
 
-LENGTH = 25
+LENGTH = 25  # max_new_tokens of the engines in conftest.py
 
 
 # -- the cache -------------------------------------------------------------------------------------------------------

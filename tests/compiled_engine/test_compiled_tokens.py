@@ -13,7 +13,7 @@ from udaciheadline.engines._rows import Rows
 from udaciheadline.prompts import extract_headline
 
 EOS = 1
-BATCH = 64
+BATCH = 64  # of the `job` in conftest.py
 
 
 # -- the same tokens -------------------------------------------------------------------------------------------------
