@@ -3,24 +3,23 @@
 import argparse
 import contextlib
 import os
-import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from udaciheadline import articles, gates, growth, models, quality, techniques, workers
+from udaciheadline.checkpoints import growth, models
+from udaciheadline.data import articles
 from udaciheadline.engines import ENGINES
-from udaciheadline.records import EngineSpec, Record, UsageError
-from udaciheadline.report import progress, table
-from udaciheadline.row import Row
-from udaciheadline.run import Run
-from udaciheadline.store import Store, table_row
+from udaciheadline.records import UsageError
+from udaciheadline.session.row import Row
+from udaciheadline.session.session import Session, check_options, chosen_techniques
+from udaciheadline.techniques import techniques
+from udaciheadline.workers.processes import redact
 
 ROOT = Path(__file__).parent
-SESSION = pytest.StashKey["BenchSession"]()
+SESSION = pytest.StashKey[Session]()
 HOSTS = pytest.StashKey[Any]()  # hosts.Hosts, under torchrun --nnodes
 
 
@@ -82,7 +81,7 @@ def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
     """Under `torchrun --nnodes` every host but the first works for that one, and runs no test of its own."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    from udaciheadline import agent, hosts, torchrun
+    from udaciheadline.workers.worker import agent, hosts, torchrun
 
     try:
         here = torchrun.Torchrun.from_environment()
@@ -106,12 +105,8 @@ def pytest_configure(config: pytest.Config) -> None:
         option.benchmark_storage = f"file://{option.results}"
     if hasattr(config, "workerinput"):
         raise pytest.UsageError("-n: side by side, techniques would measure each other: run without pytest-xdist")
-    option.technique = [name.strip() for name in option.technique.split(",") if name.strip()]
     try:
-        techniques.select(option.technique)
-        for name in ("articles", "max_new_tokens", "batch_size", "ranks"):
-            if (value := getattr(option, name)) is not None and value < 1:
-                raise UsageError(f"--{name.replace('_', '-')} {value}: give at least 1")
+        check_options(option)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -122,7 +117,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "row" in metafunc.fixturenames:
-        chosen = techniques.select(metafunc.config.option.technique)
+        chosen = chosen_techniques(metafunc.config.option)
         metafunc.parametrize("row", [technique.name for technique in chosen], indirect=True, scope="session")
 
 
@@ -136,112 +131,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Prepares the run before its first test, so that an unusable dataset or model ends the session at once."""
-    if session.config.option.collectonly or not any("row" in getattr(i, "fixturenames", ()) for i in session.items):
+    config = session.config
+    if config.option.collectonly or not any("row" in getattr(i, "fixturenames", ()) for i in session.items):
         return
+    terminal: Any = config.pluginmanager.getplugin("terminalreporter")
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+
+    def write(text: str) -> None:
+        with capture.global_and_fixture_disabled():
+            terminal.write(text, flush=True)
+
+    gather = config.stash[HOSTS].gather if HOSTS in config.stash else None
     try:
-        prepared = BenchSession(session.config)
+        prepared = config.stash[SESSION] = Session(config.option, write, terminal.isatty, gather)
     except UsageError as error:
-        raise pytest.UsageError(workers.redact(str(error))) from None
-    session.config.stash[SESSION] = prepared
-    session.config.pluginmanager.register(prepared)
+        raise pytest.UsageError(redact(str(error))) from None
+    config.pluginmanager.register(Interrupted(prepared))
 
 
-class BenchSession:
-    """The run, its store and its progress line, for the fixtures below."""
+class Interrupted:
+    """Tells the session of Ctrl-C, by a hook that is not told of which session it is."""
 
-    def __init__(self, config: pytest.Config) -> None:
-        option = config.option
-        self._start = time.perf_counter()
-        self._option = option
-        self.store = Store(option.results)
-        wanted = techniques.select(option.technique)
-        thresholds = gates.load_gates(option.gates)
-        gates.require_tables(thresholds, wanted, option.gates)
-        chosen = articles.load_articles(
-            option.dataset,
-            option.articles,
-            text_column=option.text_column,
-            headline_column=option.headline_column,
-        )
-        embedded = option.model == models.EMBEDDED
-        target = option.target or (models.EMBEDDED if embedded else None)
-        model = models.resolve(option.model, "--model")
-        target = target and models.resolve(target, "--target", "target")
-        draft = models.resolve(option.draft, "--draft") if option.draft else model
-        start = time.perf_counter()
-        with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
-            imports.submit(quality.metric)
-            device, dtype = workers.choose_device(option.device, option.dtype)
-            hosts = config.stash[HOSTS].gather() if HOSTS in config.stash else workers.HERE
-            ranks = workers.choose_ranks(option.ranks, device, hosts)
-        starting = time.perf_counter() - start  # all workers are forked from what this has built
-        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks)
-        self.terminal: Any = config.pluginmanager.getplugin("terminalreporter")
-        self._capture: Any = config.pluginmanager.getplugin("capturemanager")
-        self.progress = progress.Progress(self._write, len(wanted), self.terminal.isatty)
-        self._grown = [name for name in (model, target) if name and name.startswith(models.SHAPE)]
-        has_floor = (embedded or model in self._grown) and option.dataset == articles.EMBEDDED
-        settings = {
-            "dataset": option.dataset,
-            "articles": len(chosen.articles),
-            "skipped_rows": chosen.skipped,
-            "batch_size": option.batch_size or "auto",
-            "grown_from_embedded_weights": bool(self._grown),
-        }
-        self.run = Run(
-            chosen,
-            spec,
-            thresholds,
-            option.timeout or 600.0,
-            settings,
-            has_floor,
-            batch_size=option.batch_size,
-            progress=self.progress,
-            useful_seconds=starting,
-            hosts=hosts,
-        )
-        self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
-        self.records: list[Record] = []
-        self.headlines: dict[str, list[str]] = {}
-
-    def notes(self) -> list[str]:
-        """What the reader of the table must know beside it."""
-        run = self.run
-        lines = [f"{run.spec.dtype} on {run.environment.get('gpu', 'CPU')}. Articles: {self._option.dataset}."]
-        for name in self._grown:
-            lines.append(f"{name} is grown from embedded weights: true size and cost, the embedded model's headlines.")
-        if len(run.articles) < self._option.articles:
-            lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
-        if run.skipped_rows:
-            lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
-        seconds = time.perf_counter() - self._start
-        share = 1 - run.useful_seconds / seconds
-        lines.append(f"{seconds:.0f} s, of which {share:.0%} outside generation, building and warm-up.")
-        lines.append(f"Results: {self.store.folder}")
-        return lines
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     def pytest_keyboard_interrupt(self) -> None:
-        self.interrupted = True
-
-    def _write(self, text: str) -> None:
-        with self._capture.global_and_fixture_disabled():
-            self.terminal.write(text, flush=True)
-
-    def keep(self, row: Row) -> None:
-        """Stores a row that has ended, and the tables with it."""
-        record = row.record()
-        self.records.append(record)
-        if record.scores:
-            self.headlines[record.title] = [generation.headline for generation in row.generations]
-        self.store.append(record)
-        self.store.write_table(self.records, self.run.copy_rouge())
-        self.store.write_headlines(self.run.articles, self.headlines)
-        row.extra_info.update(table_row(record))
-        self.progress.technique_ended()
+        self._session.interrupted = True
 
 
 @pytest.fixture(scope="session")
-def bench_session(pytestconfig: pytest.Config) -> Iterator[BenchSession]:
+def bench_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     """The prepared session; the engines that rows are compared with end with it."""
     session = pytestconfig.stash[SESSION]
     yield session
@@ -249,9 +168,9 @@ def bench_session(pytestconfig: pytest.Config) -> Iterator[BenchSession]:
 
 
 @pytest.fixture(scope="session")
-def row(request: pytest.FixtureRequest, bench_session: BenchSession) -> Iterator[Row]:
+def row(request: pytest.FixtureRequest, bench_session: Session) -> Iterator[Row]:
     """One technique's row with its engine, built once a session, in a worker process that ends with it."""
-    row = Row(bench_session.run, techniques.techniques()[request.param])
+    row = Row(bench_session.run, techniques()[request.param])
     if row.status == "skipped":
         bench_session.keep(row)
         pytest.skip(row.reason)
@@ -276,9 +195,6 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     session = config.stash.get(SESSION, None)
-    if session is None or not session.records:
-        return
-    terminalreporter.section("headlines")
-    terminalreporter.write_line(table.samples(session.run.articles, session.headlines))
-    terminalreporter.section("techniques")
-    terminalreporter.write_line(table.table(session.records, session.run.copy_rouge(), session.notes()))
+    for title, text in session.summary().items() if session else ():
+        terminalreporter.section(title)
+        terminalreporter.write_line(text)

@@ -3,8 +3,8 @@
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from udaciheadline.measure import EngineClock
-from udaciheadline.row import Row
+from udaciheadline.evidence.measure import EngineClock
+from udaciheadline.session.row import Row
 
 CLOCK = EngineClock()
 

@@ -1,6 +1,6 @@
 """Peaks of device and host memory, in a pass of their own, and the size of the weights."""
 
-from udaciheadline.row import Row
+from udaciheadline.session.row import Row
 
 
 def test_memory_peak_holds_the_weights(row: Row) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from udaciheadline.row import Row
+from udaciheadline.session.row import Row
 
 
 def test_profile(row: Row, pytestconfig: pytest.Config) -> None:

@@ -9,8 +9,10 @@ import pytest
 from fake_workers import FakeWorker
 from hypothesis import settings
 
-from udaciheadline import models, newswire, run
+from udaciheadline.checkpoints import models
+from udaciheadline.data import newswire
 from udaciheadline.records import Article, EngineSpec
+from udaciheadline.session import run
 from udaciheadline.techniques import techniques
 
 # Before torch is imported: two threads that wait for each other crawl on a busy machine.

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from rows import generation
 
-from udaciheadline.articles import ArticleSet
-from udaciheadline.gates import Thresholds
+from udaciheadline.data.articles import ArticleSet
+from udaciheadline.evidence.gates import Thresholds
 from udaciheadline.records import Article, BuildInfo, EngineSpec, Limits, Memory
-from udaciheadline.row import Row
-from udaciheadline.run import Run
+from udaciheadline.session.row import Row
+from udaciheadline.session.run import Run
 from udaciheadline.techniques import Technique
 
 LIMITS = Limits(bytes_per_second=1000.0, flops_per_second=10_000.0)

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from udaciheadline.quality import ROUGE_TYPES, Answers
+from udaciheadline.evidence.quality import ROUGE_TYPES, Answers
 from udaciheadline.records import (
     Article,
     BuildInfo,
+    Estimate,
     Generation,
     Measurement,
     Memory,
@@ -16,7 +17,6 @@ from udaciheadline.records import (
     Throughput,
     Verdict,
 )
-from udaciheadline.statistics import Estimate
 
 ARTICLES = tuple(Article(f"True headline {i}", f"Description of article {i}.") for i in range(8))
 

@@ -2,9 +2,8 @@
 
 import re
 
-from udaciheadline.records import Record
+from udaciheadline.records import Estimate, Record
 from udaciheadline.report.table import table
-from udaciheadline.statistics import Estimate
 
 COPY_ROUGE = dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), Estimate(0.234, 0.2, 0.3))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from faulty import FAULTY
 
-from udaciheadline.store import NOTEBOOK_COLUMNS
+from udaciheadline.session.store import NOTEBOOK_COLUMNS
 from udaciheadline.techniques import techniques
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,7 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, sub
     """The session of `beset`, which mostly waits: it runs beside the one of `whole`."""
     results = tmp_path_factory.mktemp("beset")
     chosen = faulty(results, "raises,mend,oom,killed,gpu-only,unsupported,kv-cache,target,hangs")
-    model = str(ROOT / "udaciheadline" / "assets" / "main")
+    model = str(ROOT / "udaciheadline" / "checkpoints" / "embedded" / "main")
     options = "--articles", "3", "--timeout", "15", "--batch-size", "auto", "--model", model, "--profile"
     with subprocess.Popen(
         command(results, *chosen, *options), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True

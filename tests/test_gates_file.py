@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from udaciheadline.gates import Thresholds, load_gates
+from udaciheadline.evidence.gates import Thresholds, load_gates
 from udaciheadline.records import UsageError
 from udaciheadline.techniques import techniques
 

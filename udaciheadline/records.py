@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from udaciheadline.statistics import Estimate
-
 
 class UsageError(Exception):
     """Something the user gave cannot be used; the message is one sentence that names the thing and the mend."""
@@ -12,6 +10,15 @@ class UsageError(Exception):
 
 class Unsupported(Exception):
     """A technique cannot be used on this model or machine; the message is one sentence that says why."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % confidence interval; NaN bounds where one article cannot give an interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -28,10 +35,10 @@ class Article:
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """What an engine is built from. `model`, `draft` and `target` are checkpoints as `models.resolve` returns
-    them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row; `engine`
-    is "transformers" or "compiled", for techniques that exist on both; `ranks` are the processes, one device each,
-    that a parallel technique is spread over."""
+    """What an engine is built from. `model`, `draft` and `target` are checkpoints as `checkpoints.models.resolve`
+    returns them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row;
+    `engine` is "transformers" or "compiled", for techniques that exist on both; `ranks` are the processes, one device
+    each, that a parallel technique is spread over."""
 
     model: str
     target: str | None

@@ -14,10 +14,10 @@ import torch
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StaticCache
 from transformers.generation.streamers import BaseStreamer
 
-from udaciheadline import measure
-from udaciheadline.engines._texts import end_tokens, fitting, likelihood
-from udaciheadline.parallel import local
-from udaciheadline.prompts import extract_headline
+from udaciheadline.checkpoints.division import local
+from udaciheadline.data.prompts import extract_headline
+from udaciheadline.engines.device import now
+from udaciheadline.engines.texts import end_tokens, fitting, likelihood
 from udaciheadline.records import BuildInfo, Generation
 
 STATIC_SLOTS = 128  # a static cache is as long as a multiple of this: each new length is compiled anew
@@ -154,10 +154,10 @@ class TransformersEngine:
         if self._draft is not None:
             self._draft_passes.count = self._target_passes.count = 0
         cache = self._empty_cache(*inputs["input_ids"].shape) if self._caches is not None else None
-        start = measure.now(device)
+        start = now(device)
         with torch.no_grad():
             output = self._generate(**inputs, streamer=clock, assistant_model=self._draft, past_key_values=cache)
-        seconds = measure.now(device) - start
+        seconds = now(device) - start
         rows = [self._until_end(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
         drafted = accepted = 0
         if self._draft is not None:

@@ -1,1 +1,6 @@
-"""What a run says on the terminal."""
+"""What a run says.
+
+Others use `table` (the end of a run, on the terminal), `progress` (while it lasts) and `timeline` (a profile as text).
+"""
+
+__all__ = ["progress", "table", "timeline"]

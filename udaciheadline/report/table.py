@@ -3,11 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from udaciheadline.measure import P99_MIN_COUNT
-from udaciheadline.records import Article, Parallel, Record
-from udaciheadline.statistics import Estimate
-from udaciheadline.store import COPY_TITLE
+from udaciheadline.evidence.measure import P99_MIN_COUNT
+from udaciheadline.records import Article, Estimate, Parallel, Record
 from udaciheadline.techniques import REFERENCE, techniques
+
+COPY_TITLE = "Copy the description"
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("technique", ""),

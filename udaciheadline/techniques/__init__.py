@@ -2,6 +2,9 @@
 
 A module here that defines `TECHNIQUES` is found by itself: adding a technique is a file in this folder and a table in
 `bench/gates.toml`. Finding them imports no torch; that happens inside `build`, in the worker process.
+
+Others use `techniques` (all of them) and `select` (some of them), each a `Technique`; the `REFERENCE` is the name of
+the one that all are compared with.
 """
 
 import importlib

@@ -28,8 +28,8 @@ def build_kv_cache(spec: EngineSpec) -> Engine:
 
 def build(spec: EngineSpec, *, use_cache: bool = True, static_cache: bool = False) -> Engine:
     """The main model on transformers, with these options of the engine."""
+    from udaciheadline.checkpoints.models import load_model, load_tokenizer
     from udaciheadline.engines.transformers import TransformersEngine
-    from udaciheadline.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     tokenizer = load_tokenizer(spec.model)

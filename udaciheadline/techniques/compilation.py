@@ -7,7 +7,7 @@ look useless, because they make short what was never long.
 
 * **static-cache**: transformers' own remedy. With a cache of fixed length all steps have the same shapes, so
   the forward pass can be compiled and captured once. The prompt, and the loop around the pass, stay as they were.
-* **compiled**: our own loop on our own Llama (`engines/compiled.py`): prompt, step and loop compiled, on a GPU the step
+* **compiled**: our own loop on our own Llama (`engines/compiled/`): prompt, step and loop compiled, on a GPU the step
   as CUDA graph of five kernels a layer; no waiting for the host. A headline at a time, for the reader who waits for it.
 * **compiled-batch**: the same program for a job of many articles, as many at a time as is fastest. A row of the batch
   whose headline has ended takes the next article.
@@ -38,8 +38,8 @@ def build_compiled_batch(spec: EngineSpec) -> Engine:
 
 
 def _build(spec: EngineSpec, alone: bool) -> Engine:
+    from udaciheadline.checkpoints.models import load_model, load_tokenizer
     from udaciheadline.engines.compiled import CompiledEngine
-    from udaciheadline.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     return CompiledEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens, alone=alone)

@@ -16,8 +16,8 @@ def build(spec: EngineSpec) -> Engine:
     """The main model on all GPUs. Raises Unsupported where there is one."""
     import torch
 
+    from udaciheadline.checkpoints.models import BALANCED, load_model, load_tokenizer
     from udaciheadline.engines.transformers import TransformersEngine
-    from udaciheadline.models import BALANCED, load_model, load_tokenizer
 
     if torch.cuda.device_count() < 2:
         raise Unsupported("it needs a second GPU")

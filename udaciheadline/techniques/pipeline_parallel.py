@@ -40,10 +40,9 @@ def build(spec: EngineSpec) -> Engine:
     """This rank's stage of the main model."""
     from torch import distributed
 
-    from udaciheadline.engines.compiled import CompiledEngine
-    from udaciheadline.engines.llama import check
-    from udaciheadline.models import load_config, load_model, load_tokenizer
-    from udaciheadline.parallel import stages
+    from udaciheadline.checkpoints.division import stages
+    from udaciheadline.checkpoints.models import load_config, load_model, load_tokenizer
+    from udaciheadline.engines.compiled import CompiledEngine, check
 
     config = load_config(spec.model)
     check(config)

@@ -50,7 +50,7 @@ def prune_magnitude(model: "torch.nn.Module", amount: float = AMOUNT) -> dict[st
 
 def build(spec: EngineSpec) -> Engine:
     """The main model with pruned weights."""
-    from udaciheadline.models import load_model, load_tokenizer
+    from udaciheadline.checkpoints.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     details = prune_magnitude(model)

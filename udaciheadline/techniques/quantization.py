@@ -34,8 +34,8 @@ def bitsandbytes_config(kind: str, dtype: str) -> Any:
 
 def build(kind: str, spec: EngineSpec) -> Engine:
     """The KV cache row with the linear layers' weights quantised while they are loaded."""
+    from udaciheadline.checkpoints.models import load_model, load_tokenizer
     from udaciheadline.engines.transformers import TransformersEngine
-    from udaciheadline.models import load_model, load_tokenizer
 
     quantization = bitsandbytes_config(kind, spec.dtype)
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, quantization=quantization)

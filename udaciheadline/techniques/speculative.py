@@ -23,7 +23,7 @@ DRAFT_TOKENS = 5
 
 def build_target(spec: EngineSpec) -> Engine:
     """The target model alone, with the KV cache."""
-    from udaciheadline.models import load_model, load_tokenizer
+    from udaciheadline.checkpoints.models import load_model, load_tokenizer
 
     assert spec.target is not None  # Technique.unavailable has seen to it
     model = load_model(spec.target, device=spec.device, dtype=spec.dtype)
@@ -32,8 +32,8 @@ def build_target(spec: EngineSpec) -> Engine:
 
 def build_speculative(spec: EngineSpec) -> Engine:
     """`generate(assistant_model=draft)` on the target. Raises UsageError where the two do not share a vocabulary."""
+    from udaciheadline.checkpoints.models import load_model, load_tokenizer
     from udaciheadline.engines.transformers import TransformersEngine
-    from udaciheadline.models import load_model, load_tokenizer
 
     assert spec.target is not None
     tokenizer = load_tokenizer(spec.target)

@@ -7,11 +7,12 @@ vocabulary; the best token is the best of the ranks' best (Megatron-LM, Shoeybi 
 https://arxiv.org/abs/1909.08053).
 
 It is faster where a token's time is that of reading weights: N devices read N times as fast, and two sums a layer of a
-few kilobytes cost little over NVLink, if they are made by the kernels of the step themselves (`engines/_peers.py`). Two
-H100s write a headline 1.8 times as fast as one with Llama-3.1-8B's shape, 1.4 times with Llama-3.2-1B's, where the sums
-weigh more (docs/performance.md). On `generate`, whose time at batch 1 is Python's, two are slower than one (0.6 times):
-Python runs on every rank, and they wait for each other. It makes a model fit that is too large for one device, whatever
-the speed. On a CPU, where the ranks share memory and cores, it can only show that the tokens are the same.
+few kilobytes cost little over NVLink, if they are made by the kernels of the step themselves
+(`engines/compiled/peers.py`). Two H100s write a headline 1.8 times as fast as one with Llama-3.1-8B's shape, 1.4 times
+with Llama-3.2-1B's, where the sums weigh more (docs/performance.md). On `generate`, whose time at batch 1 is Python's,
+two are slower than one (0.6 times): Python runs on every rank, and they wait for each other. It makes a model fit that
+is too large for one device, whatever the speed. On a CPU, where the ranks share memory and cores, it can only show that
+the tokens are the same.
 
 The notebook's row of this name placed whole layers on devices, which is something else.
 """
@@ -23,7 +24,7 @@ from udaciheadline.techniques._technique import REFERENCE, Technique
 
 def build(spec: EngineSpec) -> Engine:
     """This rank's part of the main model, on the engine that was asked for."""
-    from udaciheadline.models import load_model, load_tokenizer
+    from udaciheadline.checkpoints.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, ranks=spec.ranks)
     return build_engine(spec, model, load_tokenizer(spec.model))

@@ -1,0 +1,132 @@
+import socket
+
+import pytest
+from datasets_made import ARTICLES, FORMATS, GOOD, ROWS, Write, comma_separated, jsonl
+
+from udaciheadline.data.articles import ArticleSet, load_articles
+from udaciheadline.data.newswire import evaluation_articles
+from udaciheadline.records import Article, UsageError
+
+pytestmark = pytest.mark.usefixtures("huggingface_cache")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_gives_the_same_articles(name: str, write: Write) -> None:
+    source = write(name, FORMATS[name](ROWS))
+    assert load_articles(source) == ArticleSet(source, ARTICLES, skipped=0)
+
+
+def test_the_embedded_dataset_is_the_evaluation_set() -> None:
+    assert load_articles("embedded") == ArticleSet("embedded", evaluation_articles(), skipped=0)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_the_first_articles_are_read_as_many_as_asked_for(count: int, write: Write) -> None:
+    assert load_articles(write("news.jsonl", jsonl(ROWS)), count).articles == ARTICLES[:count]
+
+
+def test_a_smaller_dataset_gives_all_that_it_has(write: Write) -> None:
+    assert load_articles(write("news.jsonl", jsonl(ROWS)), 6).articles == ARTICLES
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_count_below_one_is_refused(count: int) -> None:
+    with pytest.raises(UsageError, match=f"^--articles {count}: give at least 1$"):
+        load_articles("embedded", count)
+
+
+@pytest.mark.parametrize("field", ["headline", "short_description"])
+@pytest.mark.parametrize("value", ["", " \t\n", None])
+def test_a_row_without_a_text_or_a_headline_is_skipped_and_counted(field: str, value: str | None, write: Write) -> None:
+    rows = [ROWS[0], ROWS[1] | {field: value}, *ROWS[2:]]
+    found = load_articles(write("news.jsonl", jsonl(rows)))
+    assert found.articles == (ARTICLES[0], *ARTICLES[2:])
+    assert found.skipped == 1
+
+
+def test_a_row_that_lacks_a_field_is_skipped_and_counted(write: Write) -> None:
+    found = load_articles(write("news.jsonl", GOOD + '{"headline": "no text"}\n' + GOOD))
+    assert (len(found.articles), found.skipped) == (2, 1)
+
+
+def test_a_skipped_row_does_not_count_as_one_of_those_asked_for(write: Write) -> None:
+    found = load_articles(write("news.jsonl", jsonl([ROWS[0] | {"headline": ""}, *ROWS[1:]])), 2)
+    assert found.articles == ARTICLES[1:3]
+    assert found.skipped == 1
+
+
+def test_rows_after_the_last_article_asked_for_are_not_counted_as_skipped(write: Write) -> None:
+    found = load_articles(write("news.jsonl", jsonl([*ROWS[:2], ROWS[2] | {"headline": ""}, *ROWS[3:]])), 2)
+    assert found.skipped == 0
+
+
+def test_columns_of_other_names_are_read_when_named(write: Write) -> None:
+    source = write("news.csv", "title,body,headline\nThe Title,The body,Not this\n")
+    found = load_articles(source, text_column="body", headline_column="title")
+    assert found.articles == (Article("The Title", "The body"),)
+
+
+def test_the_other_fields_may_be_missing_or_empty(write: Write) -> None:
+    source = write("news.jsonl", '{"headline": "H", "short_description": "T", "category": null, "extra": 5}\n')
+    assert load_articles(source).articles == (Article("H", "T", category="", authors="", date="", link=""),)
+
+
+def test_white_space_around_a_text_goes(write: Write) -> None:
+    source = write("news.jsonl", '{"headline": " H\\n", "short_description": "\\tT "}\n')
+    assert load_articles(source).articles == (Article("H", "T"),)
+
+
+def test_a_date_with_a_time_is_kept_as_a_date(write: Write) -> None:
+    rows = [ROWS[0] | {"date": "2022-09-23T10:11:12"}]
+    assert load_articles(write("news.jsonl", jsonl(rows))).articles[0].date == "2022-09-23"
+
+
+def test_a_mark_at_the_start_of_a_utf8_file_is_no_part_of_it(write: Write) -> None:
+    source = write("news.csv", b"\xef\xbb\xbf" + comma_separated(ROWS))
+    assert load_articles(source).articles == ARTICLES
+
+
+def test_a_headline_that_reads_none_is_a_headline(write: Write) -> None:
+    source = write("news.csv", "headline,short_description\nNone,And Then There Were\n")
+    assert load_articles(source).articles == (Article("None", "And Then There Were"),)
+
+
+@pytest.mark.parametrize("name", ["news[1].jsonl", "new?.jsonl", "*.jsonl", "[2024]/news.jsonl", "my news (1).jsonl"])
+def test_a_name_that_looks_like_a_pattern_means_that_file_alone(name: str, write: Write) -> None:
+    write("news.jsonl", jsonl(ROWS[1:]))
+    assert load_articles(write(name, jsonl(ROWS[:1]))).articles == ARTICLES[:1]
+
+
+def test_a_file_that_has_changed_is_read_anew(write: Write) -> None:
+    assert load_articles(write("news.jsonl", jsonl(ROWS[:2]))).articles == ARTICLES[:2]
+    assert load_articles(write("news.jsonl", jsonl(ROWS[2:]))).articles == ARTICLES[2:]
+
+
+def test_reading_writes_nothing_on_the_terminal(write: Write, capfd: pytest.CaptureFixture[str]) -> None:
+    load_articles(write("news.jsonl", jsonl(ROWS)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_reading_a_file_asks_nobody_on_the_network(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+    import huggingface_hub
+
+    asked = []
+
+    def getaddrinfo(host: str, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        raise socket.gaierror("this test has no network")
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    load_articles(write("news.jsonl", jsonl(ROWS)))
+    assert asked == []
+
+
+def test_a_hub_dataset_is_read_from_its_train_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    hub = {("someone/news", "train"): datasets.Dataset.from_list(ROWS)}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, split: hub[name, split])
+    assert load_articles("someone/news").articles == ARTICLES

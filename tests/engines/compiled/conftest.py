@@ -1,0 +1,126 @@
+"""The compiled engine with the embedded main model in float32 on the CPU, and its CUDA rows with graphs that are faked.
+
+Only the `engine` fixture compiles, once. The other engines work on batches, which are not compiled on a CPU, or have
+torch.compile and its loop replaced by what they mean.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rows import tokens
+from spies import spying
+
+from udaciheadline.checkpoints.models import load_model
+from udaciheadline.data import newswire
+from udaciheadline.data.prompts import prompt_for
+from udaciheadline.engines.compiled import CompiledEngine, graphs, rows
+from udaciheadline.engines.compiled import loop as module
+from udaciheadline.engines.compiled import step as step_module
+from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
+from udaciheadline.engines.compiled.rows import Rows
+from udaciheadline.engines.transformers import TransformersEngine
+
+LENGTH = 25
+BATCH = 64
+
+
+def load(checkpoint):
+    """A model of its own: an engine takes the weights over."""
+    return load_model(str(checkpoint), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="package")
+def prompts():
+    """Of all 1,000 evaluation articles."""
+    return [prompt_for(article.short_description) for article in newswire.evaluation_articles()]
+
+
+@pytest.fixture(scope="package")
+def reference(main_checkpoint, tokenizer):
+    return TransformersEngine(load(main_checkpoint), tokenizer, max_new_tokens=LENGTH)
+
+
+@pytest.fixture(scope="package")
+def expected(reference, prompts):
+    """The tokens of all prompts, by transformers."""
+    return tokens(reference.generate(prompts, batch_size=BATCH))
+
+
+@pytest.fixture(scope="package")
+def engine(main_checkpoint, tokenizer):
+    """Ready for one prompt at a time, with real compiled programs."""
+    return CompiledEngine(load(main_checkpoint), tokenizer, max_new_tokens=LENGTH)
+
+
+@pytest.fixture(scope="package")
+def one_by_one(engine, prompts):
+    """The generations of all prompts, one call each."""
+    return [engine.generate([prompt])[0] for prompt in prompts]
+
+
+@pytest.fixture(scope="package")
+def job(engine, prompts):
+    """The generations of all prompts in one call, so many at a time that rows are used again and again."""
+    return engine.generate(prompts, batch_size=BATCH)
+
+
+@pytest.fixture
+def build(main_checkpoint, tokenizer):
+    """Makes an engine that has compiled nothing yet."""
+
+    def build(checkpoint=main_checkpoint, **options):
+        options = {"max_new_tokens": LENGTH, "alone": False} | options
+        return CompiledEngine(load(checkpoint), tokenizer, **options)
+
+    return build
+
+
+@pytest.fixture
+def uncompiled(monkeypatch):
+    """Functions stay as they are, and a loop is one of Python's."""
+
+    def loop(unfinished, body, state):
+        while unfinished(*state):
+            state = body(*state)
+        return state
+
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(rows, "while_loop", loop)
+
+
+@pytest.fixture
+def graphed(uncompiled, monkeypatch):
+    """Rows are those of CUDA. A graph runs its function again, whose tensors stay where they are; the list returned
+    holds the number of captures so far."""
+    captures = []
+
+    def capture(function, *_):
+        captures.append(function)
+        return function
+
+    def step(model, cache, last, place, _peers):
+        """What the kernels do (test_kernels.py)."""
+
+        def call():
+            last.copy_(model.decode(last, place, cache).argmax(-1))
+            place.add_(1)
+
+        return call
+
+    monkeypatch.setattr(graphs, "capture", capture)
+    monkeypatch.setattr(step_module, "Step", step)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(module, "Rows", GraphedRows)
+    monkeypatch.setattr(module, "CompiledRow", lambda model, slots, *_: GraphedRow(model, slots))
+    return captures
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What is asked of the rows: the lengths of prompts that were read together, and the rows of each step."""
+    noted = SimpleNamespace(read=[], steps=[])
+    for kind in (Rows, GraphedRow, GraphedRows):
+        monkeypatch.setattr(kind, "advance", spying(kind.advance, noted.steps))
+    monkeypatch.setattr(Rows, "prefill", spying(Rows.prefill, noted.read, lambda prompts: [len(p) for p in prompts]))
+    return noted

@@ -1,0 +1,145 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from udaciheadline.evidence.statistics import detectable, geometric_mean, holm, mean, p_worse
+from udaciheadline.records import Estimate
+
+# Hundredths, so that a spread is either none or far above rounding errors.
+hundredths = st.integers(-100, 100).map(lambda i: i / 100)
+samples = st.lists(hundredths, min_size=2, max_size=30)
+spread_samples = samples.filter(lambda values: len(set(values)) > 1)
+p_values = st.lists(st.floats(0, 1), max_size=8)
+
+
+def test_the_mean_of_1_2_3_4_has_the_interval_of_the_textbook() -> None:
+    # s = 1.290994, s / sqrt(4) = 0.645497, t(3, 0.975) = 3.182446
+    estimate = mean([1, 2, 3, 4])
+    assert estimate.value == 2.5
+    assert estimate.low == pytest.approx(2.5 - 2.054260, abs=1e-6)
+    assert estimate.high == pytest.approx(2.5 + 2.054260, abs=1e-6)
+
+
+@given(spread_samples, st.floats(0.5, 0.99))
+def test_the_interval_of_a_mean_is_that_of_scipy(values: list[float], confidence: float) -> None:
+    theirs = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    assert mean(values, confidence) == Estimate(
+        pytest.approx(sum(values) / len(values), abs=1e-9),
+        pytest.approx(theirs.low, abs=1e-9),
+        pytest.approx(theirs.high, abs=1e-9),
+    )
+
+
+@given(hundredths, st.integers(2, 60))
+def test_values_without_spread_give_an_interval_of_no_width(value: float, count: int) -> None:
+    estimate = mean([value] * count)
+    assert (estimate.low, estimate.high) == pytest.approx((value, value), abs=1e-12)
+
+
+def test_one_value_gives_a_mean_without_an_interval() -> None:
+    estimate = mean([0.4])
+    assert estimate.value == 0.4
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.high)
+
+
+def test_a_mean_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one value"):
+        mean([])
+
+
+@pytest.mark.parametrize("values", [[math.nan], [0.5, math.nan], [0.5, math.inf], [-math.inf, 0.5]])
+def test_a_mean_of_what_is_not_finite_is_not_a_number(values: list[float]) -> None:
+    assert math.isnan(mean(values).value)
+
+
+def test_a_difference_that_is_not_a_number_is_worse_for_certain() -> None:
+    assert p_worse([0.1, math.nan, 0.1]) == 0.0
+
+
+def test_twice_and_half_as_fast_are_on_average_equally_fast() -> None:
+    estimate = geometric_mean([math.log(2), math.log(0.5)])
+    assert estimate.value == pytest.approx(1)
+    assert estimate.low * estimate.high == pytest.approx(1)
+
+
+def test_the_geometric_mean_of_2_8_is_4_with_the_interval_of_the_logarithms() -> None:
+    # mean of the logarithms: log 4; their standard error: log 2; t(1, 0.975) = 12.706205
+    estimate = geometric_mean([math.log(2), math.log(8)])
+    assert estimate.value == pytest.approx(4)
+    assert estimate.high == pytest.approx(4 * 2**12.706205, rel=1e-6)
+    assert estimate.low == pytest.approx(4 / 2**12.706205, rel=1e-6)
+
+
+@given(samples)
+def test_a_slow_down_is_the_inverse_of_the_speed_up_the_other_way_round(logarithms: list[float]) -> None:
+    there, back = geometric_mean(logarithms), geometric_mean([-x for x in logarithms])
+    assert (there.value, there.low, there.high) == pytest.approx((1 / back.value, 1 / back.high, 1 / back.low))
+
+
+def test_three_losses_of_1_2_3_have_the_p_value_of_the_textbook() -> None:
+    # t = -2 / (1 / sqrt(3)), and with 2 degrees of freedom F(t) = 1/2 + t / (2 sqrt(2 + t^2))
+    assert p_worse([-1, -2, -3]) == pytest.approx(0.5 - math.sqrt(12) / (2 * math.sqrt(14)))
+
+
+@given(spread_samples)
+def test_the_p_value_of_being_worse_is_that_of_scipy(differences: list[float]) -> None:
+    theirs = stats.ttest_1samp(differences, 0, alternative="less").pvalue
+    assert p_worse(differences) == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7, 50])
+@pytest.mark.parametrize(("difference", "p"), [(-0.1, 0.0), (-0.7, 0.0), (0.0, 1.0), (0.1, 1.0), (0.7, 1.0)])
+def test_differences_without_spread_decide_by_their_sign(difference: float, p: float, count: int) -> None:
+    assert p_worse([difference] * count) == pytest.approx(p, abs=1e-12)
+
+
+@pytest.mark.parametrize("differences", [[], [-0.9]])
+def test_less_than_two_differences_prove_nothing(differences: list[float]) -> None:
+    assert p_worse(differences) == 1.0
+
+
+def test_holm_adjusts_as_in_the_example_worked_by_hand() -> None:
+    # In order: 0.005 * 4 = 0.02, 0.01 * 3 = 0.03, 0.03 * 2 = 0.06, and 0.04 * 1 may not be below the one before it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+
+
+def test_holm_leaves_a_single_p_value_as_it_is() -> None:
+    assert holm([0.03]) == [0.03]
+
+
+@given(p_values)
+def test_holm_never_makes_a_p_value_smaller_nor_larger_than_bonferroni_does(values: list[float]) -> None:
+    for p, adjusted in zip(values, holm(values), strict=True):
+        assert p <= adjusted <= min(1.0, p * len(values))
+
+
+@given(p_values, st.randoms())
+def test_holm_does_not_depend_on_the_order(values: list[float], random: object) -> None:
+    order = list(range(len(values)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    straight = holm(values)
+    assert holm([values[i] for i in order]) == [straight[i] for i in order]
+
+
+@given(p_values)
+def test_holm_keeps_the_ranking(values: list[float]) -> None:
+    adjusted = [a for _, a in sorted(zip(values, holm(values), strict=True))]
+    assert adjusted == sorted(adjusted)
+
+
+@pytest.mark.parametrize("power", [0.8, 0.9])
+def test_a_detectable_loss_is_found_with_the_power_asked_for(power: float) -> None:
+    differences = [i / 1000 for i in range(-25, 25)]
+    count = len(differences)
+    loss = detectable(differences, power=power)
+    critical = stats.t.ppf(0.95, count - 1)
+    error = stats.sem(differences)
+    assert stats.nct.sf(critical, count - 1, loss / error) == pytest.approx(power, abs=0.01)
+
+
+def test_one_difference_can_detect_nothing() -> None:
+    assert math.isnan(detectable([0.1]))

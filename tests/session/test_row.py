@@ -1,0 +1,275 @@
+"""A row's jobs and its offline figures, with workers that answer as a test wants them to."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_workers import INFO, ONLINE, FakeWorker, row_of, worker_of
+from rows import generation
+
+from udaciheadline.evidence.gates import Thresholds
+from udaciheadline.evidence.measure import FIRST_BATCH
+from udaciheadline.records import EngineSpec, Memory, Parallel
+from udaciheadline.session import run as module
+from udaciheadline.session.row import Row, RowFailed
+from udaciheadline.techniques import REFERENCE, Technique
+from udaciheadline.workers.worker import WorkerError
+
+OFFLINE = replace(ONLINE, name="offline", title="Offline", offline=True)
+
+
+# -- how many articles at a time -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best", "tried"),
+    [
+        ({16: 8.0, 32: 6.0, 64: 5.0, 100: 4.0}, 100, [16, 32, 64, 100]),
+        ({16: 8.0, 32: 6.0, 64: 7.0, 100: 1.0}, 32, [16, 32, 64]),
+        ({16: 8.0, 32: 9.0, 64: 1.0, 100: 1.0}, 16, [16, 32]),
+    ],
+    ids=["all are fastest", "the second is", "the first is"],
+)
+def test_the_best_batch_size_is_the_fastest_and_after_the_first_slower_one_no_other_is_tried(
+    worker: type[FakeWorker], seconds: Mapping[int, float], best: int, tried: list[int]
+) -> None:
+    worker.seconds = seconds
+    row = row_of(ONLINE, articles=100)
+    assert row.batch_size == best
+    assert worker_of(row).sizes() == [size for size in tried for _ in range(2)]  # one to warm up
+
+
+@pytest.mark.parametrize(("articles", "tried"), [(1, [1]), (15, [15]), (16, [16]), (17, [16, 17])])
+def test_no_more_articles_at_a_time_are_asked_for_than_there_are(
+    worker: type[FakeWorker], articles: int, tried: list[int]
+) -> None:
+    worker.seconds = {FIRST_BATCH: 2.0}
+    row = row_of(ONLINE, articles)
+    assert row.batch_size == articles
+    assert worker_of(row).sizes() == [size for size in tried for _ in range(2)]
+
+
+def test_a_size_that_does_not_fit_in_memory_is_noted_and_no_larger_one_tried(worker: type[FakeWorker]) -> None:
+    worker.fits, worker.seconds = 40, {16: 3.0, 32: 2.0}
+    row = row_of(ONLINE, articles=200)
+    assert row.batch_size == 32
+    assert worker_of(row).sizes()[-2:] == [64, 64]
+    row.play_job(32)
+    throughput = row.keep_throughput([2.0])
+    assert (throughput.batch_size, throughput.refused_batch_size) == (32, 64)
+
+
+def test_where_all_sizes_fit_none_was_refused(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.play_job(row.batch_size)
+    assert row.keep_throughput([2.0]).refused_batch_size is None
+
+
+# -- the figures of a job --------------------------------------------------------------------------------------------
+
+
+def test_a_jobs_seconds_are_counted_once_and_not_once_an_article(worker: type[FakeWorker]) -> None:
+    worker.seconds = {4: 7.0}
+    row = row_of(ONLINE)
+    before = row.run.useful_seconds
+    assert row.play_job(4) == 7.0
+    assert row.run.useful_seconds - before == 7.0
+
+
+def test_the_throughput_is_that_of_the_median_job(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.play_job(4)
+    throughput = row.keep_throughput([9.0, 2.0, 4.0])
+    assert (throughput.batch_size, throughput.rounds) == (4, 3)
+    assert throughput.headlines_per_second == 8 / 4
+    assert throughput.new_tokens_per_second == 8 * 3 / 4
+    # An article: 5 + 3 - 1 tokens through 20 parameters, 3 of them through the head's 10 too, twice each.
+    assert throughput.limit_per_second == pytest.approx(10_000 / (2 * (20 * 7 + 10 * 3)))
+
+
+def test_what_the_device_can_do_is_measured_once_a_session(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.play_job(4)
+    for _ in range(2):
+        row.keep_throughput([1.0])
+    assert [method for fake in worker.started for method, _ in fake.calls].count("limits") == 1
+
+
+def test_a_rate_is_compared_with_those_of_earlier_rows(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.run.rates["earlier"] = 16.0
+    row.play_job(4)
+    assert row.keep_throughput([2.0]).times_over == {"earlier": 0.25}
+    assert row.run.rates == {"earlier": 16.0, "online": 4.0}
+
+
+# -- several ranks ---------------------------------------------------------------------------------------------------
+
+PARALLEL = replace(ONLINE, name="parallel", title="Parallel", parallel=True)
+
+
+class TwoRanks(FakeWorker):
+    """Both ranks answer; the second one has half of the first one's weights again, and waits longer."""
+
+    def __init__(self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence[Any]) -> None:
+        super().__init__(technique, spec, timeout, hosts)
+        if technique.parallel:
+            self.infos.append(replace(INFO, weights_bytes=180))
+
+    def call_all(self, method: str, *args: Any) -> list[Any]:
+        first = self.call(method, *args)
+        if len(self.infos) == 1:
+            return [first]
+        second = {"info": self.infos[1], "peak_memory": Memory((), (), 2**21)}
+        return [first, 2 * first if isinstance(first, float) else second.get(method, first)]
+
+    def communication_share(self, prompts: list[str], batch_size: int | None = None) -> float:
+        return 0.25 if batch_size is None else 0.125
+
+
+@pytest.fixture
+def split(monkeypatch: pytest.MonkeyPatch, worker: type[FakeWorker]) -> Row:
+    """The row of a parallel technique, and its memory measured."""
+    monkeypatch.setattr(module, "Worker", type("Worker", (TwoRanks,), {"started": []}))
+    row = row_of(PARALLEL)
+    row.measure_memory()
+    return row
+
+
+def test_a_parallel_row_says_what_each_rank_has_and_how_long_it_waits(split: Row) -> None:
+    parallel = split.record().parallel
+    assert parallel == Parallel("gloo", (120, 180), (2**20, 2**21), (0.25, 0.5), (0.125, 0.25))
+
+
+def test_ranks_that_write_different_headlines_end_the_row(split: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do where nothing goes between them: the first one's headlines alone may be right all the same."""
+    answers = [[generation(token_ids=(1, 2))], [generation(token_ids=(1, 3))]]
+    monkeypatch.setattr(worker_of(split), "call_all", lambda *_: answers)
+    with pytest.raises(RowFailed, match=r"^parallel: error: its ranks do not write the same headlines$"):
+        split.play_round(split.next_round())
+    assert split.record().status == "error"
+
+
+@pytest.mark.parametrize(("asked", "size"), [(4, 4), (None, 8)])
+def test_the_jobs_that_are_profiled_have_the_batch_size_of_the_session(
+    worker: type[FakeWorker], tmp_path: Path, asked: int | None, size: int
+) -> None:
+    row = row_of(PARALLEL, batch_size=asked)
+    row.profile(tmp_path)
+    ((jobs, given, _),) = (args for method, args in worker_of(row).calls if method == "profile")
+    assert (jobs[-1], given) == (row.run.prompts, size)
+
+
+def test_a_job_whose_communication_is_measured_has_it_too(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "Worker", type("Worker", (TwoRanks,), {"started": []}))
+    row = row_of(PARALLEL, batch_size=4)
+    row.measure_memory()
+    assert [args[1:] for method, args in worker_of(row).calls if method == "communication_share"] == [(), (4,)]
+
+
+def test_the_memory_of_ranks_is_added_up(split: Row) -> None:
+    assert split.measure_memory().host_peak_bytes == 3 * 2**20
+
+
+def test_the_weights_that_are_judged_are_those_of_the_largest_rank(split: Row) -> None:
+    split.run.thresholds["parallel"] = Thresholds(weights_ratio_max=1.5)
+    (verdict,) = split.verdicts()
+    assert (verdict.gate, verdict.measured) == ("weights", 1.5)
+
+
+# -- an offline row --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def offline(worker: type[FakeWorker]) -> Row:
+    """An offline row of which everything was measured: two jobs, of which the second is kept."""
+    worker.seconds = {4: 2.0}
+    row = row_of(OFFLINE, batch_size=4)
+    seconds = [row.play_job(4) for _ in range(2)]
+    row.keep_throughput(seconds)
+    row.measure_memory()
+    return row
+
+
+def test_an_offline_row_is_scored_on_what_its_timed_job_wrote(offline: Row) -> None:
+    own, _ = offline.answers()
+    assert [g.headline for g in own.generations] == [f"offline wrote {i} in job 2" for i in range(8)]
+    assert worker_of(offline).sizes() == [4, 4, 4]  # the third is for the memory; none for the quality
+    scores = offline.record().scores
+    assert scores is not None
+    assert scores.identical_share == 1
+
+
+def test_an_offline_row_has_a_throughput_and_no_latency(offline: Row) -> None:
+    record = offline.record()
+    assert record.status == "ok"
+    assert record.measurement is None
+    assert record.speed_up_over == {}
+    assert record.throughput is not None
+    assert record.throughput.headlines_per_second == 4.0
+
+
+def test_an_offline_row_is_not_judged_by_its_latency(offline: Row) -> None:
+    assert [verdict.gate for verdict in offline.verdicts()] == ["work"]
+
+
+def test_the_reference_answers_an_offline_rows_articles_one_at_a_time(offline: Row, worker: type[FakeWorker]) -> None:
+    offline.answers()
+    (reference,) = (fake for fake in worker.started if fake.name == REFERENCE)
+    asked = [args for method, args in reference.calls if method == "generate"]
+    assert asked[-8:] == [([prompt],) for prompt in offline.run.prompts]
+    assert {g.batch_size for g in offline.reference_generations} == {1}
+
+
+def test_the_reference_answers_for_all_offline_rows_together(offline: Row) -> None:
+    before = offline.run.reference_answers()
+    assert offline.run.reference_answers() is before
+
+
+def test_the_memory_of_an_offline_row_is_that_of_a_whole_job_of_its_size(offline: Row) -> None:
+    jobs = [args for method, args in worker_of(offline).calls if method == "generate"]
+    assert jobs[-1] == (offline.run.prompts, 4)
+
+
+def test_the_memory_of_another_row_is_that_of_single_articles(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE)
+    row.measure_memory()
+    asked = [args[0] for method, args in worker_of(row).calls if method == "generate"]
+    assert [len(prompts) for prompts in asked] == [1, 1, 1]
+
+
+def test_without_a_timed_job_an_offline_row_plays_one_for_its_quality(worker: type[FakeWorker]) -> None:
+    row = row_of(OFFLINE)
+    assert len(row.answers()[0].generations) == 8
+    assert row.record().throughput is None
+
+
+# -- rows that end early ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["skipped", "crash"])
+def test_a_row_whose_engine_cannot_be_built_has_the_workers_status_and_sentence(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise WorkerError(status, "it is not for this model")
+
+    monkeypatch.setattr(worker, "__init__", refuse)
+    record = row_of(ONLINE).record()
+    assert (record.status, record.reason) == (status, "it is not for this model")
+    assert record.build is None
+
+
+def test_a_job_that_runs_out_of_memory_ends_the_row(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise WorkerError("oom", "no memory is left")
+
+    row = row_of(ONLINE)
+    monkeypatch.setattr(worker, "generate", refuse)
+    with pytest.raises(RowFailed, match="online: oom: no memory is left"):
+        assert row.batch_size
+    assert row.record().status == "oom"

@@ -1,0 +1,7 @@
+"""What goes in: articles, and the prompts that are made of them.
+
+Others use `articles` (reads a dataset), `prompts` (what a model is asked, and where its headline is), and `newswire`,
+the invented news, of which `embedded.jsonl` is the dataset that a run has where it is given no other.
+"""
+
+__all__ = ["articles", "newswire", "prompts"]

@@ -1,0 +1,298 @@
+"""A Llama for inference only: transformers' numbers, without what keeps transformers' model from being fast.
+
+What a compiler or a CUDA graph dislikes is left out: no tensor grows, no shape depends on data, no value is fetched to
+decide what comes next. Three things make that possible:
+
+* The cache has a fixed number of rows (texts) and slots (tokens). A text lies in its row from slot 0 on, so a token's
+  slot is its position, for rotary embeddings and for causality alike. Rows of different lengths need no padding mask:
+  what lies behind a row's own position is never looked at, and is overwritten when the text gets there.
+* Everything but attention treats tokens one by one, so it runs on a flat list of tokens, whichever rows they are from.
+* Query, key and value projections are one matrix, and so are the MLP's gate and up projections: fewer, larger products.
+
+Shapes: m tokens, b rows, t tokens a row, s slots, hidden h, intermediate f; q query heads, n key-value heads of
+dimension d. Llama: Touvron et al. 2023 (https://arxiv.org/abs/2302.13971), with the grouped queries of Ainslie et al.
+2023 (https://arxiv.org/abs/2305.13245).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from udaciheadline.checkpoints.division import Stage, local
+from udaciheadline.engines.compiled.ranks import Alone, Split
+from udaciheadline.records import Unsupported
+
+Attention = Callable[..., Tensor]
+"""From queries, keys and values (m, q + 2n, d) before rotation, and a layer's part of the cache, to what each token
+reads: (m, q * d)."""
+
+Cache = Sequence[tuple[Tensor, ...]]
+"""Keys and values of each layer, (b, n, s, d) both; nothing where no step follows."""
+
+
+def project(x: Tensor, weight: Tensor) -> Tensor:
+    """x (m, i) times weight (o, i), transposed: (m, o).
+
+    For a single token there is no matrix to multiply, only a weight to read. Written out as products and sums, a
+    compiler fuses it with the norm before and the activation after it, which a call into a library of matrix products
+    does not allow. Sums are kept in float32, as the library does.
+    """
+    if len(x) == 1 and torch.compiler.is_compiling():
+        return (x.float() * weight.float()).sum(-1, dtype=torch.float32).to(x.dtype)[None]
+    return F.linear(x, weight)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) * weight, computed in float32."""
+    y = x.float()
+    return (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns each pair (x[i], x[i + d/2]) by its position's angle: x (m, heads, d), cos and sin (m, 1, d/2).
+
+    Scores then depend on the distance of two tokens alone (RoPE, Su et al. 2021, https://arxiv.org/abs/2104.09864).
+    """
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def rotary_frequencies(head_dim: int, parameters: dict[str, Any]) -> Tensor:
+    """Radians a position for each of the d/2 pairs, by the `rope_parameters` of a Hugging Face configuration.
+
+    "default" is theta^(-2i/d). "llama3" (Llama 3.1) slows low frequencies down by `factor`, so that a longer text
+    turns them no further than the text of pre-training did, keeps high ones, and blends in between. Raises Unsupported
+    for another type.
+    """
+    frequencies = parameters["rope_theta"] ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+    kind = parameters.get("rope_type", "default")
+    if kind == "default":
+        return frequencies
+    if kind != "llama3":
+        raise Unsupported(
+            f"its rotary embeddings are of type {kind!r}, and the compiled engine knows default and llama3"
+        )
+    turns = parameters["original_max_position_embeddings"] * frequencies / (2 * math.pi)  # in a text of pre-training
+    low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / parameters["factor"])
+
+
+class Layer(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, source: Any, config: Any, ranks: Alone) -> None:
+        super().__init__()
+        self.ranks = ranks
+        attention, mlp = source.self_attn, source.mlp
+        self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
+        self.attention_norm = _weight(source.input_layernorm)  # (h)
+        self.qkv = _weight(attention.q_proj, attention.k_proj, attention.v_proj)  # ((q + 2n)d, h)
+        self.out = _weight(attention.o_proj)  # (h, qd)
+        self.mlp_norm = _weight(source.post_attention_layernorm)  # (h)
+        self.gate_up = _weight(mlp.gate_proj, mlp.up_proj)  # (2f, h)
+        self.down = _weight(mlp.down_proj)  # (h, f)
+
+    def forward(
+        self, x: Tensor, attention: Attention, memory: tuple[Tensor, ...], keep: Tensor | None = None
+    ) -> Tensor:
+        """x (m, h) to (m, h), with this layer's part of the cache; only the tokens in `keep` (k) go on after attention,
+        where it is given."""
+        read = attention(self.before(x), *memory)
+        return self.after(x, read) if keep is None else self.after(x[keep], read[keep])
+
+    def before(self, x: Tensor) -> Tensor:
+        """Queries, keys and values (m, q + 2n, d) of x (m, h)."""
+        return project(rms_norm(x, self.attention_norm, self.eps), self.qkv).view(len(x), -1, self.head_dim)
+
+    def after(self, x: Tensor, read: Tensor) -> Tensor:
+        """x (m, h), with what attention read (m, qd), to (m, h)."""
+        x = x + self.ranks.total(project(read, self.out))
+        return x + self.ranks.total(self.mlp(x))
+
+    def mlp(self, x: Tensor) -> Tensor:
+        """What is to be added to x (m, h)."""
+        gate, up = project(rms_norm(x, self.mlp_norm, self.eps), self.gate_up).chunk(2, dim=-1)
+        return project(F.silu(gate) * up, self.down)
+
+
+class Llama(nn.Module):
+    """The model, filled from a transformers Llama, whose weights it takes over layer by layer: `source` is of no use
+    afterwards, and no second copy of the weights is ever held.
+
+    `length` is the longest text in tokens, prompt and headline together. From a source that is split over ranks
+    (`checkpoints/division.py`) it takes this rank's part: its heads, its channels, its rows of the vocabulary. Of a
+    `stage`, source has just the layers; the first has the embedding, the last the head. Raises Unsupported for a model
+    that is not a Llama, or has something that no Llama of Meta's has.
+    """
+
+    def __init__(self, source: Any, length: int, stage: Stage | None = None) -> None:
+        super().__init__()
+        config = source.config
+        check(config)
+        self.stage = stage or Stage(range(config.num_hidden_layers), config.num_hidden_layers)
+        self.head_dim = config.head_dim
+        self.eps, self.length = config.rms_norm_eps, length
+        self.vocabulary = config.vocab_size
+        # It is the layers that say how many ranks there are: a plan may leave the embedding whole.
+        own_heads = len(local(source.model.layers[0].self_attn.q_proj.weight)) // config.head_dim
+        ranks = config.num_attention_heads // own_heads
+        self.ranks = Alone() if ranks == 1 else Split(self.vocabulary // ranks)
+        embedding = self.ranks.own(_weight(source.model.embed_tokens))  # (vocabulary, h)
+        head = embedding if config.tie_word_embeddings else self.ranks.own(_weight(source.lm_head))
+        self.embedding: Any = embedding if self.stage.first else None
+        self.head: Any = head if self.stage.last else None
+        self.norm = _weight(source.model.norm)
+        self.device, self.dtype = self.norm.device, self.norm.dtype
+        self.layers: Sequence[Layer] = nn.ModuleList()  # type: ignore[assignment]
+        for i in range(config.num_hidden_layers):
+            self.layers.append(Layer(source.model.layers[i], config, self.ranks))  # type: ignore[attr-defined]
+            source.model.layers[i] = nn.Identity()
+        self.heads = self.layers[0].out.shape[1] // config.head_dim
+        self.kv_heads = (len(self.layers[0].qkv) // config.head_dim - self.heads) // 2
+        angles = torch.outer(torch.arange(length), rotary_frequencies(config.head_dim, config.rope_parameters))
+        angles = angles.to(self.device)[:, None]  # (length, 1, d/2)
+        self.cos, self.sin = angles.cos(), angles.sin()
+
+    def read_once_a_pass(self) -> list[Tensor]:
+        """The weights that a pass over any number of tokens has to read: of the embedding, a pass needs a few rows."""
+        return [w for w in self.parameters() if w is not self.embedding or w is self.head]
+
+    def compile_layers(self) -> None:
+        """Compiles what lies between attention and attention, once for all layers and all numbers of tokens.
+
+        Compiling the whole model at once wins little more on a GPU, and takes as many times as long as it has layers.
+        """
+        for layer in self.layers:
+            layer.before = torch.compile(layer.before, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
+            if self.ranks.count == 1:
+                layer.after = torch.compile(layer.after, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
+            else:  # what is summed over ranks stays outside
+                layer.mlp = torch.compile(layer.mlp, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
+        self.rotated = torch.compile(self.rotated, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
+
+    def cache(self, rows: int, slots: int) -> Cache:
+        """An empty cache for `rows` texts of at most `slots` tokens."""
+        shape = (rows, self.kv_heads, slots, self.head_dim)
+        return [(self.norm.new_zeros(shape), self.norm.new_zeros(shape)) for _ in self.layers]
+
+    def prefill(self, given: Tensor, lengths: Tensor, cache: Cache, rows: Tensor) -> Tensor:
+        """Reads prompts: tokens (b, t), the first `lengths` (b) of each row; logits (b, vocabulary) of the next token.
+        A later stage is given the hidden states (b, t, h) of the one before; one before the last makes them.
+
+        Their keys and values go to the `rows` (b) of the cache. In the last layer only each prompt's last token is
+        still of interest, since nothing later asks for what the others would say there.
+        """
+        b, t = given.shape[:2]
+        cos, sin = self._angles(b, t)
+
+        def attention(y: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            q, k, v = self.rotated(y, cos, sin)
+            k, v = (x.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2) for x in (k, v))
+            keys[rows, :, :t], values[rows, :, :t] = k, v
+            return self._causal(q, k, v)
+
+        last = torch.arange(b, device=given.device) * t + lengths - 1
+        made = self._through(given.flatten(0, 1), attention, cache, last)
+        return made if self.stage.last else made.view(b, t, -1)
+
+    def decode(self, given: Tensor, slots: Tensor, cache: Cache) -> Tensor:
+        """One step of the first b rows of the cache: tokens (b) at their slots (b); logits (b, vocabulary). Of a stage,
+        hidden states (b, h) in their places."""
+        return self._through(given, self._attention_of_a_step(slots, cache), cache)
+
+    def _attention_of_a_step(self, place: Tensor, cache: Cache) -> Attention:
+        """What puts one token of each of the first b rows into the cache at its place (b), and then reads the cache."""
+        if place.is_cuda:
+            from udaciheadline.engines.compiled import kernels  # needs Triton, which a CPU build of torch comes without
+
+            return partial(kernels.attend, self.cos, self.sin, place)
+        b = len(place)
+        cos, sin = self.cos[place], self.sin[place]
+        slot = place.view(b, 1, 1, 1).expand(b, self.kv_heads, 1, self.head_dim)
+        seen = torch.arange(cache[0][0].shape[2], device=place.device) <= place[:, None]  # (b, s)
+
+        def attention(y: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            q, k, v = self.rotated(y, cos, sin)
+            keys, values = keys[:b], values[:b]
+            keys.scatter_(2, slot, k[:, :, None])
+            values.scatter_(2, slot, v[:, :, None])
+            # The queries that share a key-value head take the place of a text's tokens: (b, n, q/n, d).
+            return attend(q.view(b, self.kv_heads, -1, self.head_dim), keys, values, seen).flatten(1)
+
+        return attention
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Logits (b, t, vocabulary) of whole texts, tokens (b, t), without a cache; hidden states (b, t, h) as in
+        `prefill`."""
+        b, t = given.shape[:2]
+        cos, sin = self._angles(b, t)
+
+        def attention(y: Tensor) -> Tensor:
+            q, k, v = self.rotated(y, cos, sin)
+            k, v = (x.view(b, t, self.kv_heads, self.head_dim).transpose(1, 2) for x in (k, v))
+            return self._causal(q, k, v)
+
+        made = self._through(given.flatten(0, 1), attention, [()] * len(self.layers))
+        return (self.ranks.whole(made) if self.stage.last else made).view(b, t, -1)
+
+    def rotated(self, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q (m, q, d), k and v (m, n, d) from y (m, q + 2n, d): queries and keys turned by cos and sin (m, 1, d/2)."""
+        qk, v = y.split([self.heads + self.kv_heads, self.kv_heads], dim=1)
+        q, k = rotate(qk, cos, sin).split([self.heads, self.kv_heads], dim=1)
+        return q, k, v
+
+    def _angles(self, b: int, t: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (b * t, 1, d/2) for b texts from their first token on."""
+        return self.cos[:t].repeat(b, 1, 1), self.sin[:t].repeat(b, 1, 1)
+
+    def _through(self, given: Tensor, attention: Attention, cache: Cache, keep: Tensor | None = None) -> Tensor:
+        """Tokens (m) through all layers: logits (m, vocabulary), or those of `keep` (k). Hidden states (m, h) from and
+        for another stage. Of several ranks, each has the logits of its part of the vocabulary."""
+        x = self.ranks.embed(given, self.embedding) if self.stage.first else given
+        for layer, memory in zip(self.layers, cache, strict=True):
+            ends = self.stage.last and layer is self.layers[-1]
+            x = layer(x, attention, memory, keep if ends else None)
+        return project(rms_norm(x, self.norm, self.eps), self.head) if self.stage.last else x
+
+    def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Each token reads its own text up to itself: q (b * t, q, d), k and v (b, n, t, d)."""
+        b, _, t, d = k.shape
+        q = q.view(b, t, self.heads, d).transpose(1, 2)
+        read = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (b, q, t, d)
+        return read.transpose(1, 2).reshape(b * t, -1)
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
+    """Each query reads the slots that its text has `seen` (b, s): q (b, n, g, d), keys and values (b, n, s, d).
+
+    For one text it is written out, for the reason that `project` gives.
+    """
+    seen = seen[:, None, None]
+    if len(q) > 1 or not torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
+    scores = (q[:, :, :, None].float() * keys[:, :, None]).sum(-1) / math.sqrt(q.shape[-1])  # (b, n, g, s)
+    shares = scores.masked_fill(~seen, -math.inf).softmax(-1)
+    return (shares[..., None] * values[:, :, None]).sum(-2).to(q.dtype)
+
+
+def _weight(*modules: Any) -> nn.Parameter:
+    """Their weights, or this rank's parts of them, one under the other."""
+    weights = [local(module.weight.detach()) for module in modules]
+    return nn.Parameter(weights[0] if len(weights) == 1 else torch.cat(weights), requires_grad=False)
+
+
+def check(config: Any) -> None:
+    """Raises Unsupported for the configuration of a model that is not a Llama as Meta's are."""
+    if config.model_type != "llama":
+        raise Unsupported(
+            f"it is a {config.model_type} model: the compiled engine runs Llama, use --engine transformers"
+        )
+    for name, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
+        if (value := getattr(config, name)) != expected:
+            raise Unsupported(f"its {name} is {value!r}, and the compiled engine runs Llama with {expected!r}")

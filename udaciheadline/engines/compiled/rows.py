@@ -1,0 +1,146 @@
+"""The texts in flight, and how a prompt is read and a token written: as it is, and compiled for a CPU.
+
+What a GPU does instead stands in `graphs.py`.
+
+A row of the cache holds one text. `prefill` reads prompts into rows, `advance` writes one or more tokens to the first
+rows; both return at once, with tokens that are on their way to the host.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
+
+from udaciheadline.engines.compiled.llama import Llama
+
+
+class Tokens:
+    """Tokens (rows, made) on their way to the host: the copy is queued behind their making, and only `read` waits.
+
+    Where they come from another rank, `wait` has this device wait for them before it does anything else.
+    """
+
+    def __init__(self, tokens: Tensor, wait: Callable[[], object] | None = None) -> None:
+        self._tokens, self._wait = tokens, wait
+        self._on_host: Tensor | None = None
+        if wait is None:
+            self.arrive()
+
+    def arrive(self) -> Tensor:
+        """The tokens on the device, once they are there as far as what comes next on the device is concerned."""
+        if self._on_host is None:
+            if self._wait is not None:
+                self._wait()
+            self._on_host = self._tokens.to("cpu", non_blocking=True, copy=True)
+            self._copied = torch.cuda.Event() if self._tokens.is_cuda else None
+            if self._copied is not None:
+                self._copied.record()
+        return self._tokens
+
+    def read(self) -> list[list[int]]:
+        """The tokens that each row made."""
+        self.arrive()
+        assert self._on_host is not None
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._on_host.tolist()
+
+
+class Rows:
+    """Rows as they are, without a compiler: for batches on a CPU, whose matrix products are most of the work.
+
+    `count` texts of at most `slots` tokens. A row's `last` token is not in the cache yet: it goes to slot `place`.
+    """
+
+    def __init__(self, model: Llama, count: int, slots: int) -> None:
+        self.count, self.slots = count, slots
+        self._model = model
+        self._cache = model.cache(count, slots)
+        self._last = torch.zeros(count, dtype=torch.long, device=model.device)
+        self._place = torch.zeros(count, dtype=torch.long, device=model.device)
+        self._reader: Callable[..., Tensor] = self._read
+
+    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
+        """Reads prompts into these rows; the first token of each."""
+        return Tokens(self._reader(*self._on_device(prompts, rows))[:, None])
+
+    def advance(self, count: int) -> Tokens:
+        """The next token of each of the first `count` rows."""
+        self._step(self._last[:count], self._place[:count])
+        return Tokens(self._last[:count, None])
+
+    def fitting(self, count: int) -> int:
+        """The fewest rows, `count` or more, that `advance` can take."""
+        return count
+
+    def close_ranks(self, kept: Sequence[int]) -> None:
+        """Moves these rows to the front, in this order."""
+        index = torch.tensor(kept, device=self._model.device)
+        for tensor in (self._last, self._place, *(t for pair in self._cache for t in pair)):
+            tensor[: len(kept)] = tensor[index]
+
+    def _on_device(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """The prompts (b, t), their lengths (b), and the rows (b)."""
+        longest = max(map(len, prompts))
+        tokens = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in prompts])
+        tensors = (tokens, torch.tensor([len(prompt) for prompt in prompts]), torch.tensor(rows))
+        tokens, lengths, index = (tensor.to(self._model.device, non_blocking=True) for tensor in tensors)
+        return tokens, lengths, index
+
+    def _read(self, tokens: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
+        first = self._model.ranks.greedy(self._model.prefill(tokens, lengths, self._cache, rows))
+        self._last[rows], self._place[rows] = first, lengths
+        return first
+
+    def _step(self, last: Tensor, place: Tensor) -> None:
+        last.copy_(self._model.ranks.greedy(self._model.decode(last, place, self._cache)))
+        # A row whose text has ended goes on until a new one takes it: it must not run out of its cache.
+        place.add_(1).clamp_(max=self.slots - 1)
+
+
+class CompiledRow(Rows):
+    """One text on a CPU: all its tokens in one call of one compiled program.
+
+    At batch 1 a step of the embedded model is some hundred small operations, whose dispatch costs several times what
+    they compute. Inductor makes one C++ function of them; the loop over the tokens goes into the same program, since
+    even calling a compiled function costs nearly half as much as a step of a small model.
+    """
+
+    def __init__(self, model: Llama, slots: int, ends: Sequence[int], new_tokens: int) -> None:
+        super().__init__(model, 1, slots)
+        self._ends, self._steps = torch.tensor(ends), new_tokens - 1
+        # The calls between the kernels are in C++ too; and what took five operations (a norm) is kept, not computed
+        # anew for each row of weights that reads it, which takes a seventh off a step.
+        options: dict[str, Any] = {"cpp_wrapper": True, "realize_opcount_threshold": 5}
+        self._reader = torch.compile(self._read, fullgraph=True, dynamic=True, options=options)
+        self._writer = torch.compile(self._write, fullgraph=True, options=options)
+
+    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
+        """Reads the prompt, of any length; its first token."""
+        tokens = torch.tensor(prompts)
+        torch._dynamo.mark_dynamic(tokens, 1)
+        return Tokens(self._reader(tokens, torch.tensor([tokens.shape[1]]), torch.tensor(rows))[:, None])
+
+    def advance(self, count: int) -> Tokens:
+        """All tokens up to the end of the headline; behind it, nothing that counts."""
+        flat = [tensor for pair in self._cache for tensor in pair]
+        return Tokens(self._writer(self._last, self._place, *flat)[None])
+
+    def _write(self, last: Tensor, place: Tensor, *cache: Tensor) -> Tensor:
+        """Tokens (steps) after the last one of a text that was read up to `place`."""
+
+        def unfinished(step: Tensor, last: Tensor, *_: Tensor) -> Tensor:
+            return (step < self._steps) & ~(last == self._ends).any()
+
+        def body(step: Tensor, last: Tensor, place: Tensor, made: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
+            # A loop's body may not change what it is given, so it works on a copy: some kilobytes, in the CPU's cache.
+            copied = [tensor.clone() for tensor in cache]
+            pairs = list(zip(copied[::2], copied[1::2], strict=True))
+            last = self._model.ranks.greedy(self._model.decode(last, place, pairs))
+            return (step + 1, last, place + 1, made.index_copy(0, step[None], last), *copied)
+
+        made = last.new_zeros(max(self._steps, 1))
+        start = (torch.zeros((), dtype=torch.long), last.clone(), place.clone(), made, *cache)
+        return while_loop(unfinished, body, start)[3]

@@ -1,0 +1,148 @@
+"""One text's step on a GPU: the launches of the kernels in `kernels.py`, five a layer, seven with several ranks."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+import triton
+from torch import Tensor
+
+from udaciheadline.engines.compiled import kernels
+
+if TYPE_CHECKING:
+    from udaciheadline.engines.compiled.llama import Cache, Llama
+    from udaciheadline.engines.compiled.peers import Peers
+
+ROWS = 8  # of a matrix a program multiplies, fewer where this does not divide it
+GATED_ROWS = 2  # of gate and of up
+COLUMNS = 1024  # at a time
+HEAD_ROWS = 32  # of the head's matrix a program compares
+
+
+def inbox_words(model: "Llama") -> int:
+    """The words that a step of a split model sends to each rank: a part from each of the embedding and of two sums a
+    layer, and each rank's best token with its logit."""
+    return model.ranks.count * ((2 * len(model.layers) + 1) * len(model.norm) + 2)
+
+
+class Step:
+    """The next token of one text, with its `last` token (1), which is not in the cache yet, and the `place` (1) where
+    it goes: calling it launches the kernels, and changes all three.
+
+    A rank of a split model needs its `peers`. A stage of a pipeline works on `x` (h), float32: it finds there what the
+    stage before made, or leaves there what the next one goes on with.
+    """
+
+    def __init__(
+        self, model: "Llama", cache: "Cache", last: Tensor, place: Tensor, peers: "Peers | None" = None
+    ) -> None:
+        self._model, self._cache, self._last, self._place, self._peers = model, cache, last, place, peers
+        hidden, layer = len(model.norm), model.layers[0]
+        queries = model.heads * model.head_dim
+        vectors = last.new_empty(hidden + len(layer.qkv) + queries + layer.down.shape[1], dtype=torch.float32)
+        self.x, self._qkv, self._read, self._active = vectors.split(
+            [hidden, len(layer.qkv), queries, layer.down.shape[1]]
+        )
+        if model.stage.last:
+            self._programs = triton.cdiv(len(model.head), HEAD_ROWS)
+            self._values = last.new_empty(self._programs, dtype=torch.float32)
+            self._tokens = last.new_empty(self._programs, dtype=torch.int32)
+        self._columns = _dividing(hidden, COLUMNS)
+        self._inboxes = (None, None) if peers is None else (peers.inboxes, peers.step)
+        self._first_token = peers.rank * len(model.embedding) if peers else 0
+        ahead = last.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(last.device) >= (9, 0)
+        self._ahead = {"AHEAD": True, "launch_pdl": True} if ahead else {"AHEAD": False}
+
+    def __call__(self) -> None:
+        """Launches a step."""
+        for _ in self.launches():
+            pass
+
+    def launches(self) -> Iterator[None]:
+        """Launches a step, with a pause before each kernel that waits for other ranks."""
+        model = self._model
+        if model.stage.first:
+            yield from self._embed()
+        for i, (layer, (keys, values)) in enumerate(zip(model.layers, self._cache, strict=True)):
+            self._project(self.x, layer.qkv, self._qkv, norm=layer.attention_norm)
+            warps = {"num_warps": 8} | self._ahead
+            kernels.launch_attend(model.cos, model.sin, self._qkv, self._place, keys, values, self._read, "one", warps)
+            yield from self._add(self._read, layer.out, 2 * i + 1)
+            self._project(self.x, layer.gate_up, self._active, norm=layer.mlp_norm, gated=True)
+            yield from self._add(self._active, layer.down, 2 * i + 2)
+        if model.stage.last:
+            yield from self._pick()
+        else:
+            self._place += 1
+
+    def _embed(self) -> Iterator[None]:
+        model, hidden = self._model, len(self.x)
+        kernels.embed_kernel[(hidden // self._columns,)](
+            self._last, model.embedding, self.x, *self._inboxes, self._at(0), self._first_token, len(model.embedding),
+            IN=hidden, COLUMNS=self._columns, RANKS=model.ranks.count, num_warps=4, **self._ahead,
+        )  # fmt: skip
+        yield from self._add_parts(0)
+
+    def _add(self, x: Tensor, weight: Tensor, number: int) -> Iterator[None]:
+        """Adds the product to the residual stream: of several ranks, sum `number` of the step, which is of theirs."""
+        self._project(x, weight, self.x, add=True, pushed=None if self._peers is None else self._at(number))
+        yield from self._add_parts(number)
+
+    def _add_parts(self, number: int) -> Iterator[None]:
+        if self._peers is None:
+            return
+        yield
+        hidden, ranks = len(self.x), self._peers.count
+        parts = self._peers.inbox[number * ranks * hidden :]
+        kernels.add_parts_kernel[(hidden // self._columns,)](
+            self.x, parts, self._peers.step,
+            SIZE=hidden, BLOCK=self._columns, ADD=number > 0, RANKS=ranks, num_warps=4, **self._ahead,
+        )  # fmt: skip
+
+    def _at(self, number: int) -> int:
+        """The word where this rank's part of a sum begins."""
+        return 0 if self._peers is None else (number * self._peers.count + self._peers.rank) * len(self.x)
+
+    def _pick(self) -> Iterator[None]:
+        model, hidden, peers = self._model, len(self.x), self._peers
+        kernels.best_kernel[(self._programs,)](
+            self.x, model.norm, model.head, self._values, self._tokens, model.eps, len(model.head),
+            IN=hidden, ROWS=ROWS, TURNS=HEAD_ROWS // ROWS, COLUMNS=self._columns, num_warps=4, **self._ahead,
+        )  # fmt: skip
+        slots, size = self._cache[0][0].shape[2], triton.next_power_of_2(self._programs)
+        at = 0 if peers is None else len(peers.inbox) - 2 * peers.count + peers.rank
+        kernels.pick_kernel[(1,)](
+            self._values, self._tokens, self._last, self._place, self._programs, slots, *self._inboxes, at,
+            self._first_token, SIZE=size, RANKS=model.ranks.count, num_warps=8, **self._ahead,
+        )  # fmt: skip
+        if peers is None:
+            return
+        yield
+        size = triton.next_power_of_2(peers.count)
+        kernels.agree_kernel[(1,)](
+            peers.inbox[-2 * peers.count :], peers.step, self._last, self._place, slots,
+            SIZE=size, RANKS=peers.count, num_warps=1, **self._ahead,
+        )  # fmt: skip
+
+    def _project(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        out: Tensor,
+        norm: Tensor | None = None,
+        gated: bool = False,
+        add: bool = False,
+        pushed: int | None = None,
+    ) -> None:
+        rows = _dividing(len(out), GATED_ROWS if gated else ROWS)
+        kernels.project_kernel[(len(out) // rows,)](
+            x, weight if norm is None else norm, weight, out, self._model.eps, *self._inboxes, pushed or 0,
+            IN=len(x), OUT=len(out), ROWS=rows, COLUMNS=_dividing(len(x), COLUMNS),
+            NORM=norm is not None, GATED=gated, ADD=add,
+            RANKS=1 if pushed is None else self._model.ranks.count, num_warps=4, **self._ahead,
+        )  # fmt: skip
+
+
+def _dividing(n: int, most: int) -> int:
+    """The largest power of two up to `most` that divides n."""
+    return min(n & -n, most)

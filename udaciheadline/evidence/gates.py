@@ -1,0 +1,210 @@
+"""The thresholds of `bench/gates.toml`, and whether a row keeps them.
+
+A statistical gate (ROUGE, likelihood) fails where the row is beyond its threshold *and* worse than the reference by
+more than chance explains (paired t test, 5 %, Holm-adjusted for the row's statistical gates). Beyond the threshold but
+within chance is `inconclusive`, shown as `~`: measure more articles. The others (parity, equal work, weights) count
+things that have no noise, and fail where they are beyond their threshold; speed fails where its whole 95 % interval is.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from udaciheadline.evidence.quality import Answers, differences, retention
+from udaciheadline.evidence.statistics import holm, p_worse
+from udaciheadline.records import Article, Estimate, UsageError, Verdict
+from udaciheadline.techniques import Technique
+
+LEVEL = 0.05
+_WORST = 3  # articles named in a message
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """One table of the file; a threshold that is None is not judged.
+
+    `rouge_retention_min`: ROUGE-1 and ROUGE-L, as a share of the reference's. `nll_increase_max`: nats per token above
+    the reference's. `parity_min`: share of articles with the same tokens as the row that `exact_to` names, in float32;
+    `parity_low_precision_min` the same in bf16 and fp16. `work_tolerance`: new tokens, as a share of the reference's
+    that they may differ by. `weights_ratio_max`: bytes of weights over the reference's. `speed_up_min`: against the
+    reference. `rouge1_min` and `nll_max` are absolute, for the reference's own table.
+    """
+
+    rouge_retention_min: float | None = None
+    nll_increase_max: float | None = None
+    parity_min: float | None = None
+    parity_low_precision_min: float | None = None
+    work_tolerance: float | None = None
+    weights_ratio_max: float | None = None
+    speed_up_min: float | None = None
+    rouge1_min: float | None = None
+    nll_max: float | None = None
+
+
+def load_gates(path: Path) -> dict[str, Thresholds]:
+    """The tables of the file by name. Raises UsageError for a file, key or value that is not as described above."""
+    known = {field.name for field in fields(Thresholds)}
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: the gates cannot be read ({error}): mend the file") from error
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise UsageError(f"{path}: {name!r} stands outside a table: put it below the [technique] that it is for")
+        for key, value in table.items():
+            if key not in known:
+                raise UsageError(
+                    f"{path}: [{name}] has the unknown threshold {key!r}: choose from {', '.join(sorted(known))}"
+                )
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise UsageError(f"{path}: [{name}] {key} = {value!r} is not a number: give one")
+    return {name: Thresholds(**table) for name, table in tables.items()}
+
+
+def require_tables(thresholds: Mapping[str, Thresholds], wanted: Iterable[Technique], path: Path) -> None:
+    """Raises UsageError where a technique, or the reference's floor, has no table, or a threshold judges nothing."""
+    for technique in wanted:
+        table = thresholds.get(technique.name)
+        if table is None:
+            raise UsageError(f"{path}: there is no table [{technique.name}]: add one with the technique's thresholds")
+        if technique.exact_to is None and (table.parity_min, table.parity_low_precision_min) != (None, None):
+            raise UsageError(
+                f"{path}: [{technique.name}] may write other tokens by design: remove its parity thresholds"
+            )
+    if "reference" not in thresholds:
+        raise UsageError(f"{path}: there is no table [reference]: add one with the floor of the reference")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the gates of one row look at. `exact` is the row that its tokens must repeat (None: not measured), and then
+    the `reference` of its quality, too."""
+
+    articles: Sequence[Article]
+    answers: Answers
+    reference: Answers
+    exact_to: str | None
+    exact: Answers | None
+    dtype: str
+    weights_ratio: float
+    speed_up: Estimate | None
+
+
+def judge(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
+    """The verdict of each gate that `thresholds` sets."""
+    return [
+        *_statistical(thresholds, evidence),
+        *_parity(thresholds, evidence),
+        *_work(thresholds, evidence),
+        *_weights(thresholds, evidence),
+        *_speed(thresholds, evidence),
+    ]
+
+
+def judge_floor(thresholds: Thresholds, answers: Answers) -> list[Verdict]:
+    """The absolute floor of the reference, for a fault that all rows share and no comparison can see."""
+    verdicts = []
+    if (floor := thresholds.rouge1_min) is not None:
+        measured = math.fsum(answers.rouge["rouge1"]) / len(answers.rouge["rouge1"])
+        verdicts.append(
+            _verdict("floor rouge1", measured >= floor, measured, floor, "ROUGE-1 {m:.3f}, at least {r:g} required")
+        )
+    if (ceiling := thresholds.nll_max) is not None:
+        measured = math.fsum(answers.nll) / len(answers.nll)
+        text = "negative log-likelihood {m:.3f} nats, at most {r:g} allowed"
+        verdicts.append(_verdict("floor likelihood", measured <= ceiling, measured, ceiling, text))
+    return verdicts
+
+
+def _verdict(gate: str, passed: bool, measured: float, required: float, text: str, worst: str = "") -> Verdict:
+    message = text.format(m=measured, r=required) + ("" if passed else worst)
+    return Verdict(gate, "pass" if passed else "fail", measured, required, message)
+
+
+def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
+    # gate, losses (below 0 is worse), measured, required, is within the threshold, text
+    tests: list[tuple[str, list[float], float, float, bool, str]] = []
+    answers, reference = evidence.answers, evidence.reference
+    if (least := thresholds.rouge_retention_min) is not None:
+        for kind in ("rouge1", "rougeL"):
+            losses = [a - b for a, b in zip(answers.rouge[kind], reference.rouge[kind], strict=True)]
+            kept = retention(answers.rouge[kind], reference.rouge[kind])
+            text = "{m:.1%} of the reference's " + kind + " kept, at least {r:.1%} required"
+            tests.append((kind, losses, kept, least, kept >= least, text))
+    if (most := thresholds.nll_increase_max) is not None:
+        losses = [b - a for a, b in zip(answers.nll, reference.nll, strict=True)]
+        increase = -math.fsum(losses) / len(losses)
+        text = "true headlines are {m:+.4f} nats a token less likely than to the reference, at most {r:+g} allowed"
+        tests.append(("likelihood", losses, increase, most, increase <= most, text))
+    verdicts = []
+    adjusted = holm([p_worse(losses) for _, losses, *_ in tests])
+    for (gate, losses, measured, required, within, text), p in zip(tests, adjusted, strict=True):
+        verdict = _verdict(gate, within, measured, required, text, _worst(evidence, losses))
+        # A reference that scores nothing makes the share NaN: not within the threshold, and no evidence either.
+        if not within and p > LEVEL:
+            message = f"{verdict.message.splitlines()[0]}, but within chance (p = {p:.2f}): measure more --articles"
+            verdict = Verdict(gate, "inconclusive", measured, required, message)
+        verdicts.append(verdict)
+    return verdicts
+
+
+def _parity(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
+    exact = evidence.dtype == "float32"
+    required = thresholds.parity_min if exact else thresholds.parity_low_precision_min
+    if required is None:
+        return []
+    if evidence.exact is None:
+        message = f"the row {evidence.exact_to!r}, whose tokens it must repeat, was not measured"
+        return [Verdict("parity", "not judged", math.nan, required, message)]
+    positions = differences(evidence.answers, evidence.exact)
+    measured = sum(p is None for p in positions) / len(positions)
+    share = f"{{m:.1%}} of the headlines have the tokens of {evidence.exact_to}"
+    text = f"{share}, at least {{r:.1%}} required in {evidence.dtype}"
+    pairs = zip(evidence.exact.generations, evidence.answers.generations, positions, strict=True)
+    lines = [
+        f"\n  article {i}, token {position}: {exact.headline!r} became {made.headline!r}"
+        for i, (exact, made, position) in enumerate(pairs)
+        if position is not None
+    ]
+    return [_verdict("parity", measured >= required, measured, required, text, "".join(lines[:_WORST]))]
+
+
+def _work(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
+    tolerance = thresholds.work_tolerance
+    if tolerance is None:
+        return []
+    counts, expected = ([len(g.token_ids) for g in a.generations] for a in (evidence.answers, evidence.reference))
+    measured = sum(counts) / sum(expected) - 1
+    text = "{m:+.1%} new tokens against the reference, at most ±{r:.1%} allowed"
+    changes = [-abs(a - b) for a, b in zip(counts, expected, strict=True)]
+    passed = abs(sum(counts) - sum(expected)) <= tolerance * sum(expected)
+    return [_verdict("work", passed, measured, tolerance, text, _worst(evidence, [float(c) for c in changes]))]
+
+
+def _weights(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
+    if (most := thresholds.weights_ratio_max) is None:
+        return []
+    measured = evidence.weights_ratio
+    text = "weights are {m:.3f} of the reference's, at most {r:g} allowed"
+    return [_verdict("weights", measured <= most, measured, most, text)]
+
+
+def _speed(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
+    measured = evidence.speed_up
+    if (least := thresholds.speed_up_min) is None or measured is None:
+        return []
+    text = f"{{m:.2f}}x the reference's speed (95 % interval to {measured.high:.2f}), at least {{r:g}} required"
+    return [_verdict("speed", not measured.high < least, measured.value, least, text)]
+
+
+def _worst(evidence: Evidence, losses: Sequence[float]) -> str:
+    """The articles that got worst, one line each."""
+    worst = sorted(range(len(losses)), key=losses.__getitem__)[:_WORST]
+    return "".join(
+        f"\n  article {i} ({losses[i]:+.3g}): {evidence.reference.generations[i].headline!r} became "
+        f"{evidence.answers.generations[i].headline!r}; true: {evidence.articles[i].headline!r}"
+        for i in worst
+        if losses[i] < 0
+    )

@@ -1,0 +1,80 @@
+"""How good the headlines of a timed run are: ROUGE, the likelihood of the true headlines, parity with another row.
+
+Everything is kept article by article, because a technique is judged by its paired difference to the reference: the
+spread between articles is ten times the effect of most techniques.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import median
+from typing import Any
+
+from udaciheadline.evidence.statistics import detectable, mean
+from udaciheadline.records import Generation, Scores
+
+ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+
+
+@cache
+def metric() -> Any:
+    """The `HeadlineRouge` of this process. The first call takes seconds, which is what importing `evaluate` takes."""
+    from udaciheadline.evidence.rouge import HeadlineRouge
+
+    return HeadlineRouge(keep_in_memory=True)
+
+
+def rouge(headlines: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
+    """ROUGE F-measures of each headline against its true one, by kind."""
+    scores: dict[str, list[float]] = metric().compute(predictions=list(headlines), references=list(references))
+    return scores
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one row answered: generations, ROUGE by kind and negative log-likelihood, each with one entry an article."""
+
+    generations: tuple[Generation, ...]
+    rouge: dict[str, list[float]]
+    nll: list[float]
+
+
+def first_difference(tokens: Sequence[int], other: Sequence[int]) -> int | None:
+    """The first position at which two token sequences differ, None where they are the same."""
+    for position, (a, b) in enumerate(zip(tokens, other, strict=False)):
+        if a != b:
+            return position
+    return None if len(tokens) == len(other) else min(len(tokens), len(other))
+
+
+def differences(answers: Answers, reference: Answers) -> list[int | None]:
+    """`first_difference` for each article."""
+    pairs = zip(answers.generations, reference.generations, strict=True)
+    return [first_difference(a.token_ids, b.token_ids) for a, b in pairs]
+
+
+def score(answers: Answers, reference: Answers) -> Scores:
+    """The means of a row with 95 % intervals, and its paired differences to the reference."""
+    lost = {kind: _minus(answers.rouge[kind], reference.rouge[kind]) for kind in ROUGE_TYPES}
+    positions = [p for p in differences(answers, reference) if p is not None]
+    return Scores(
+        rouge={kind: mean(answers.rouge[kind]) for kind in ROUGE_TYPES},
+        rouge_difference={kind: mean(lost[kind]) for kind in ROUGE_TYPES},
+        rouge1_detectable_loss=detectable(lost["rouge1"]),
+        nll=mean(answers.nll),
+        nll_difference=mean(_minus(answers.nll, reference.nll)),
+        identical_share=1 - len(positions) / len(answers.generations),
+        first_difference_earliest=min(positions, default=None),
+        first_difference_median=median(positions) if positions else None,
+    )
+
+
+def retention(values: Sequence[float], reference: Sequence[float]) -> float:
+    """The mean over the reference's mean; NaN where the reference scores nothing."""
+    base = math.fsum(reference)
+    return math.fsum(values) / base if base else math.nan
+
+
+def _minus(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(values, others, strict=True)]

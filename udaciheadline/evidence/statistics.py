@@ -1,0 +1,77 @@
+"""Intervals and tests on values paired article by article. Everything here takes plain sequences of floats.
+
+Student's t on paired differences, because near-lossless techniques tie on most articles: a bootstrap of ties gives
+intervals of nothing, and an unpaired comparison of 50 headlines cannot see a loss of .04 ROUGE.
+"""
+
+import math
+from collections.abc import Sequence
+
+from udaciheadline.records import Estimate
+
+
+def mean(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """The mean and Student's t interval. Values without spread give an interval of no width; one value, NaN bounds; a
+    value that is not finite, NaN throughout. Raises ValueError where there is no value.
+    """
+    from scipy.special import stdtrit
+
+    if not values:
+        raise ValueError("a mean needs at least one value")
+    if not all(map(math.isfinite, values)):
+        return Estimate(math.nan, math.nan, math.nan)
+    centre = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return Estimate(centre, math.nan, math.nan)
+    half = float(stdtrit(len(values) - 1, 0.5 + confidence / 2)) * _standard_error(values, centre)
+    return Estimate(centre, centre - half, centre + half)
+
+
+def geometric_mean(logarithms: Sequence[float]) -> Estimate:
+    """The geometric mean of ratios, given their logarithms, with the interval of their mean: for speed-ups."""
+    log = mean(logarithms)
+    return Estimate(math.exp(log.value), math.exp(log.low), math.exp(log.high))
+
+
+def p_worse(differences: Sequence[float]) -> float:
+    """One-sided paired t test: the probability of differences this far below 0 if the true mean were 0 or above.
+
+    Differences without spread decide by their sign: a loss that is the same everywhere is certain, no loss is none.
+    A single difference proves nothing. One that is not a number, as a broken model gives, is worse for certain.
+    """
+    from scipy.special import stdtr
+
+    if any(map(math.isnan, differences)):
+        return 0.0
+    if len(differences) < 2:
+        return 1.0
+    centre = math.fsum(differences) / len(differences)
+    error = _standard_error(differences, centre)
+    if error == 0.0:
+        return 0.0 if centre < 0 else 1.0
+    return float(stdtr(len(differences) - 1, centre / error))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values adjusted for testing all of them together (Holm 1979), in the order given."""
+    adjusted = [1.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        running = max(running, min(1.0, p_values[index] * (len(p_values) - rank)))
+        adjusted[index] = running
+    return adjusted
+
+
+def detectable(differences: Sequence[float], power: float = 0.8, level: float = 0.05) -> float:
+    """The smallest mean loss that a one-sided paired t test on as many such articles finds with `power`."""
+    from scipy.special import stdtrit
+
+    if len(differences) < 2:
+        return math.nan
+    degrees = len(differences) - 1
+    error = _standard_error(differences, math.fsum(differences) / len(differences))
+    return float(stdtrit(degrees, 1 - level) + stdtrit(degrees, power)) * error
+
+
+def _standard_error(values: Sequence[float], centre: float) -> float:
+    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1) / len(values))

@@ -1,0 +1,105 @@
+"""The timed rounds of a row: each is one article, which the row's engine answers and, right before or right after it,
+the engines that it is compared with do too. Machines drift by more than most techniques win; the ratio of two answers
+to one article in the same minute does not."""
+
+import time
+from collections.abc import Callable
+
+from udaciheadline.records import EngineSpec, Generation
+from udaciheadline.session.run import Run
+from udaciheadline.techniques import REFERENCE, Technique, techniques
+from udaciheadline.workers.worker import WorkerError
+
+# OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
+# needs next: without a pause, a technique read 20 % slower beside the reference than alone.
+SETTLE_SECONDS = 0.01
+
+
+class Rounds:
+    """The rounds of one technique, as many as there are articles, and as many before them to warm up: on a GPU a fresh
+    engine was slow on every article that it had not seen (0.76 times the speed of an engine that had), as if kernels
+    were prepared for each new length.
+
+    `own` are the technique's headlines, `others` those of the engines that it is compared with: the reference, and for
+    some techniques another row (`_beside`). Where that one fails, only the comparison is lost, and `not_compared` says
+    why. What the reference or the technique raises goes through.
+    """
+
+    def __init__(self, run: Run, technique: Technique, generate: Callable[[list[str]], list[Generation]]) -> None:
+        self._run, self._technique, self._generate = run, technique, generate
+        self.count = len(run.articles)
+        self.own: list[Generation] = []
+        self.others: dict[str, list[Generation]] = {REFERENCE: []}
+        self.not_compared: dict[str, str] = {}
+        if name := _beside(technique, run.spec):
+            if reason := techniques()[name].unavailable(run.spec):
+                self.not_compared[name] = reason
+            else:
+                self.others[name] = []
+        self._number = -self.count
+        self._owed: int | None = None  # a round that the others answer after the technique
+        self._last: str | None = None  # who answered last; None is the technique
+
+    def next(self) -> int:
+        """Prepares a round, untimed, and returns its number: the others answer here, before every even round and after
+        every odd one. Negative rounds warm up, without the others."""
+        self._settle_debt()
+        number = self._number
+        self._number += 1
+        doing, done = ("measuring", number) if number >= 0 else ("warming up", number + self.count)
+        self._run.progress(self._technique.name, doing, done, self.count)
+        if number >= 0 and number % 2 == 0:
+            self._others_answer(number)
+        return number
+
+    def play(self, number: int) -> float:
+        """Generates the headline of this round's article; the engine's seconds."""
+        self._take_turn(None)
+        generation = self._generate([self._run.prompts[number % self.count]])[0]
+        self._run.useful_seconds += generation.seconds
+        if number >= 0:
+            self.own.append(generation)
+            if number % 2:
+                self._owed = number
+        return generation.seconds
+
+    def finish(self) -> None:
+        """Plays whatever rounds are left, so that quality is judged on all articles whoever ran the first ones."""
+        while self._number < self.count:
+            self.play(self.next())
+        self._settle_debt()
+        self._run.dismiss_companions()
+
+    def _settle_debt(self) -> None:
+        if self._owed is not None:
+            self._others_answer(self._owed)
+            self._owed = None
+
+    def _others_answer(self, number: int) -> None:
+        names = list(self.others)
+        for name in reversed(names) if number % 2 else names:  # the same one is always next to the technique
+            self._take_turn(name)
+            try:
+                generation = self._run.ask(name, "generate", [self._run.prompts[number]])[0]
+            except WorkerError as error:
+                if name == REFERENCE:
+                    raise
+                del self.others[name]
+                self.not_compared[name] = f"{error.status}: {error.reason}"
+                continue
+            self._run.useful_seconds += generation.seconds
+            self.others[name].append(generation)
+
+    def _take_turn(self, name: str | None) -> None:
+        if name != self._last:
+            time.sleep(SETTLE_SECONDS)
+        self._last = name
+
+
+def _beside(technique: Technique, spec: EngineSpec) -> str | None:
+    """The row, if it is not the reference, that this one must be compared with: of a parallel technique its engine on
+    one rank, of another the row whose tokens it repeats."""
+    name = technique.exact_to
+    if technique.parallel and technique.engine_for(spec) != techniques()[REFERENCE].engine_for(spec):
+        name = technique.engine_for(spec)  # an engine's name is that of its plain row
+    return None if name == REFERENCE else name

@@ -1,0 +1,330 @@
+"""One technique while it is measured: its engine, the timed rounds, memory, quality, and the record in the end."""
+
+import contextlib
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from udaciheadline.evidence import gates, measure, quality
+from udaciheadline.evidence.quality import Answers
+from udaciheadline.evidence.statistics import geometric_mean
+from udaciheadline.records import (
+    BuildInfo,
+    Estimate,
+    Generation,
+    Measurement,
+    Memory,
+    Parallel,
+    Record,
+    Scores,
+    Throughput,
+    Verdict,
+)
+from udaciheadline.report.timeline import write_profile
+from udaciheadline.session.rounds import Rounds
+from udaciheadline.session.run import Answered, Run
+from udaciheadline.techniques import REFERENCE, Technique
+from udaciheadline.workers.worker import Worker, WorkerError
+
+FEW_ARTICLES = 3  # for what is measured in a pass of its own
+
+
+class RowFailed(Exception):
+    """A row cannot go on; the message is one sentence."""
+
+
+class Row:
+    """One technique while it is measured: build, timed rounds, memory, quality, and the record in the end.
+
+    The first method that the worker fails ends the row: its status is kept, and every later method raises RowFailed.
+    """
+
+    def __init__(self, run: Run, technique: Technique) -> None:
+        self.run, self.technique = run, technique
+        self.status, self.reason = "ok", ""
+        self._rounds = Rounds(run, technique, self._generate)
+        self.generations = self._rounds.own
+        self.reference_generations = self._rounds.others[REFERENCE]
+        self._worker: Worker | None = None
+        self._memory: Memory | None = None
+        self._parallel: Parallel | None = None
+        self._job: list[Generation] = []  # what the last job wrote
+        self._batch_size: int | None = None
+        self._refused: int | None = None  # a batch size that did not fit in memory
+        self._throughput: Throughput | None = None
+        self._answers: tuple[Answers, Answers] | None = None
+        self._verdicts: list[Verdict] | None = None
+        self.extra_info: dict[str, object] = {}  # of the latency benchmark; receives the whole row when it ends
+        if reason := technique.unavailable(run.spec):
+            self.status, self.reason = "skipped", reason
+            return
+        run.renew_reference()
+        run.progress(technique.name, "building", 0, 1)
+        with contextlib.suppress(RowFailed), self._guarded():
+            self._worker = run.start_worker(technique)
+
+    # -- the timed rounds --------------------------------------------------------------------------------------------
+
+    def next_round(self) -> int:
+        """Prepares a round, untimed, and returns its number; see `Rounds`."""
+        self.check()
+        with self._guarded():
+            return self._rounds.next()
+
+    def play_round(self, number: int) -> float:
+        """Generates the headline of this round's article; the engine's seconds."""
+        self.check()
+        with self._guarded():
+            return self._rounds.play(number)
+
+    @property
+    def rounds(self) -> int:
+        """How many there are, and as many again to warm up."""
+        return self._rounds.count
+
+    @property
+    def info(self) -> BuildInfo:
+        """What the engine said of itself when it was built."""
+        self.check()
+        assert self._worker is not None
+        return self._worker.info
+
+    def finish_rounds(self) -> None:
+        """Plays whatever rounds are left, so that quality is judged on all articles whoever ran the first ones."""
+        self.check()
+        if self.technique.offline and not self.generations:
+            self.play_job(self.batch_size)
+        with self._guarded():
+            if self.technique.offline:
+                self.reference_generations = self.run.reference_answers()
+            else:
+                self._rounds.finish()
+
+    # -- what else is measured ---------------------------------------------------------------------------------------
+
+    def measure_memory(self) -> Memory:
+        """The peaks in a pass of their own: over the articles with the longest prompts, or a whole offline job."""
+        self.check()
+        if self._memory is None:
+            self.run.progress(self.technique.name, "memory", 0, 1)
+            longest = sorted(self.run.prompts, key=len)[-FEW_ARTICLES:]
+            with self._guarded():
+                self._ask_all("reset_memory")
+                for prompts in self._jobs(longest):
+                    size = self.batch_size if self.technique.offline else None
+                    self.run.useful_seconds += self._generate(prompts, size)[0].seconds
+                peaks = self._ask_all("peak_memory")
+                self._memory = measure.together(peaks)
+                if len(peaks) > 1:
+                    jobs = (longest,), (self.run.prompts, self._job_size)
+                    shares = [self._ask_all("communication_share", *job) for job in jobs]
+                    self._parallel = measure.parallel(self.run.spec.device, self._ask_all("info"), peaks, *shares)
+        return self._memory
+
+    def play_job(self, batch_size: int) -> float:
+        """Generates all headlines as one job, `batch_size` at a time; seconds."""
+        self.check()
+        self.run.progress(self.technique.name, "throughput", 0, 1)
+        with self._guarded():
+            self._job = self._generate(self.run.prompts, batch_size)
+        self.run.useful_seconds += self._job[0].seconds
+        if self.technique.offline:
+            self.generations = self._job
+        return self._job[0].seconds
+
+    @property
+    def batch_size(self) -> int:
+        """Articles at a time in a job: what the session asks for, or the fastest."""
+        if self._batch_size is None:
+            self._batch_size = self.run.batch_size
+        if self._batch_size is None:
+            self._batch_size, self._refused = measure.best_batch_size(self._try_job, self.rounds)
+        return self._batch_size
+
+    @property
+    def _job_size(self) -> int:
+        """The same as far as it is known, for what is not worth a search."""
+        return self._batch_size or self.run.batch_size or self.rounds
+
+    def _try_job(self, size: int) -> tuple[float, int]:
+        self.play_job(size)  # the first job of a size warms up
+        return self.play_job(size), self._job[0].batch_size
+
+    def keep_throughput(self, seconds: list[float]) -> Throughput:
+        """Keeps the figures of the rounds that `play_job` took."""
+        middle = statistics.median(seconds)
+        with self._guarded():
+            limits = self.run.limits()
+        self._throughput = Throughput(
+            batch_size=self._job[0].batch_size,
+            rounds=len(seconds),
+            headlines_per_second=self.rounds / middle,
+            new_tokens_per_second=sum(len(g.token_ids) for g in self._job) / middle,
+            refused_batch_size=self._refused,
+            limit_per_second=measure.limit_per_second(self.info, self._job, limits),
+            times_over={name: self.rounds / middle / rate for name, rate in self.run.rates.items()},
+        )
+        self.run.rates[self.technique.name] = self._throughput.headlines_per_second
+        return self._throughput
+
+    def profile(self, folder: Path) -> tuple[Path, Path]:
+        """Writes a Chrome trace of a few articles and the table of the top operators to `folder`; their paths. Of a
+        parallel row, all articles as a job are in them too, and each other rank has a trace of its own beside it."""
+        self.check()
+        self.run.progress(self.technique.name, "profiling", 0, 1)
+        folder.mkdir(parents=True, exist_ok=True)
+        trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
+        jobs = self._jobs(self.run.prompts[:FEW_ARTICLES])
+        with self._guarded():
+            if self.technique.parallel:
+                jobs.append(self.run.prompts)
+            found = self._ask_all("profile", jobs, self._job_size, str(trace))
+        write_profile(table, found, one_clock=self.run.one_machine)
+        return trace, table
+
+    # -- quality -----------------------------------------------------------------------------------------------------
+
+    def answers(self) -> tuple[Answers, Answers]:
+        """What this row and the reference answered in the timed rounds, scored."""
+        self.check()
+        if self._answers is None:
+            self.finish_rounds()
+            self.run.progress(self.technique.name, "quality", 0, 1)
+            true = [article.headline for article in self.run.articles]
+            with self._guarded():
+                nll = self._ask_all("likelihood", self.run.prompts, true)[0]
+                reference_nll = self.run.reference_nll()
+            own, reference = (
+                Answers(tuple(made), quality.rouge([g.headline for g in made], true), values)
+                for made, values in ((self.generations, nll), (self.reference_generations, reference_nll))
+            )
+            self._answers = own, reference
+            ratios = [] if self.technique.offline else measure.log_ratios(self.reference_generations, self.generations)
+            self.run.answered[self.technique.name] = Answered(own, ratios)
+        return self._answers
+
+    def verdicts(self) -> list[Verdict]:
+        """The verdicts of this row's gates and, on the embedded default, of the reference's absolute floor."""
+        if self._verdicts is None:
+            self._verdicts = self._judge()
+        return self._verdicts
+
+    def _judge(self) -> list[Verdict]:
+        own, reference = self.answers()
+        exact_to = self.technique.exact_to
+        exact = reference if exact_to == REFERENCE else None
+        if exact is None and exact_to in self.run.answered:
+            exact = self.run.answered[exact_to].answers
+        with self._guarded():
+            weights = max(info.weights_bytes for info in self._ask_all("info"))  # of the largest rank
+            reference_weights = self.run.reference_info().weights_bytes
+        evidence = gates.Evidence(
+            articles=self.run.articles,
+            answers=own,
+            # Speculative decoding is judged as what it stands in for, the target, and not against the smaller model.
+            reference=reference if exact is None else exact,
+            exact_to=exact_to,
+            exact=exact,
+            dtype=self.run.spec.dtype,
+            weights_ratio=weights / reference_weights,
+            speed_up=None if self.technique.offline else self._measurement().speed_up,
+        )
+        verdicts = gates.judge(self.run.thresholds[self.technique.name], evidence)
+        if self.run.has_floor:
+            verdicts += gates.judge_floor(self.run.thresholds["reference"], reference)
+        return verdicts
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises RowFailed where the row has ended."""
+        if self.status != "ok":
+            raise RowFailed(f"{self.technique.name}: {self.status}: {self.reason}")
+
+    def record(self) -> Record:
+        """The row as it stands."""
+        measurement: Measurement | None = None
+        scores: Scores | None = None
+        verdicts: list[Verdict] = []
+        over: dict[str, Estimate] = {}
+        if self.status == "ok" and self.generations:
+            with contextlib.suppress(RowFailed):
+                own, reference = self.answers()
+                scores, verdicts = quality.score(own, reference), self.verdicts()
+                if not self.technique.offline:
+                    measurement, over = self._measurement(), self._speed_ups()
+        worker = self._worker
+        return Record(
+            run=self.run.name,
+            technique=self.technique.name,
+            title=self.technique.title,
+            status=self.status,
+            reason=self.reason,
+            engine=self.technique.engine_for(self.run.spec),
+            build_seconds=worker.build_seconds if worker else None,
+            build=worker.info if worker else None,
+            measurement=measurement,
+            speed_up_over=over,
+            not_compared=self._rounds.not_compared if measurement else {},
+            throughput=self._throughput,
+            memory=self._memory,
+            parallel=self._parallel,
+            scores=scores,
+            verdicts=verdicts,
+            settings={**self.run.settings, **asdict(self.run.spec)},
+            environment=self.run.environment,
+        )
+
+    def close(self) -> None:
+        """Ends the worker, and with it frees all of its memory."""
+        self.run.dismiss_companions()  # of rounds that were not played to their end
+        if self._worker is not None:
+            self._worker.close()
+
+    def _measurement(self) -> Measurement:
+        with self._guarded():
+            limits = self.run.limits()
+        limit = measure.limit_seconds(self.info, self.generations, limits)
+        return measure.summarise(self.generations, self.reference_generations, limit)
+
+    def _speed_ups(self) -> dict[str, Estimate]:
+        """Paired speed-ups: over the engine that answered in turn with this one, and over earlier rows by what each of
+        the two gained over the reference."""
+        answered = self.run.answered
+        mine = answered[self.technique.name].log_ratios
+        plain = "compiled" if self.technique.engine_for(self.run.spec) == "compiled" else REFERENCE
+        earlier = {"baseline", plain} - {self.technique.name, REFERENCE, *self._rounds.not_compared}
+        logs = {
+            name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=True)]
+            for name in earlier & answered.keys()
+        }
+        beside = self._rounds.others.items()
+        logs |= {name: measure.log_ratios(made, self.generations) for name, made in beside if name != REFERENCE}
+        return {name: geometric_mean(logs[name]) for name in sorted(logs)}
+
+    def _jobs(self, prompts: list[str]) -> list[list[str]]:
+        """These prompts one by one; for an offline row, all of the session's as one job."""
+        return [self.run.prompts] if self.technique.offline else [[prompt] for prompt in prompts]
+
+    def _generate(self, *job: Any) -> list[Generation]:
+        """The worker's headlines. A rank that has not written the same as the first is no part of its model."""
+        answers: list[list[Generation]] = self._ask_all("generate", *job)
+        if len({tuple(g.token_ids for g in made) for made in answers}) > 1:
+            raise WorkerError("error", "its ranks do not write the same headlines")
+        return answers[0]
+
+    def _ask_all(self, method: str, *args: Any) -> list[Any]:
+        assert self._worker is not None
+        return self._worker.call_all(method, *args)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Ends the row where a worker gives no answer."""
+        try:
+            yield
+        except WorkerError as error:
+            self.status, self.reason = error.status, error.reason
+            details = f"\n{error.details}" if error.details else ""
+            raise RowFailed(f"{self.technique.name}: {error.status}: {error.reason}{details}") from None

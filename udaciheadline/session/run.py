@@ -1,0 +1,139 @@
+"""What the rows of a session share: articles, thresholds, what earlier rows answered, and the engines that rows are
+compared with while they are measured (`rounds.py`): the reference, which is plain KV cache on transformers, for all of
+them; beside it one rank for parallel rows, and the target alone for speculative decoding.
+"""
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from udaciheadline.data.articles import ArticleSet
+from udaciheadline.data.prompts import prompt_for
+from udaciheadline.evidence import quality
+from udaciheadline.evidence.gates import Thresholds
+from udaciheadline.evidence.quality import Answers
+from udaciheadline.evidence.statistics import mean
+from udaciheadline.records import BuildInfo, EngineSpec, Estimate, Generation, Limits
+from udaciheadline.techniques import REFERENCE, Technique, techniques
+from udaciheadline.workers.worker import HERE, Worker, WorkerError, machine
+
+if TYPE_CHECKING:
+    from udaciheadline.workers.hosts import Host
+    from udaciheadline.workers.processes import Here
+
+Progress = Callable[[str, str, int, int], None]
+"""Called with (technique, what it is doing, done, of how many)."""
+
+
+@dataclass
+class Answered:
+    """What is kept of a row after its engine is gone, for rows that are compared with it."""
+
+    answers: Answers
+    log_ratios: list[float]
+
+
+class Run:
+    """What the rows of a session share: articles, reference, thresholds, and what earlier rows answered."""
+
+    def __init__(
+        self,
+        articles: ArticleSet,
+        spec: EngineSpec,
+        thresholds: dict[str, Thresholds],
+        timeout: float,
+        settings: dict[str, object],
+        has_floor: bool,
+        batch_size: int | None = None,
+        progress: Progress = lambda *_: None,
+        useful_seconds: float = 0.0,
+        hosts: Sequence["Here | Host"] = HERE,
+    ) -> None:
+        self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        self.articles = articles.articles
+        self.skipped_rows = articles.skipped
+        self.prompts = [prompt_for(article.short_description) for article in self.articles]
+        self.spec, self.thresholds, self.timeout, self.progress = spec, thresholds, timeout, progress
+        self.settings, self.has_floor, self.batch_size = settings, has_floor, batch_size
+        self.environment, self._hosts = machine(spec.device), hosts
+        self.one_machine = len(hosts) == 1
+        if not self.one_machine:
+            self.environment["hosts"] = ", ".join(host.name for host in hosts)
+        self.answered: dict[str, Answered] = {}
+        self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
+        self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
+        self._companions: dict[str, Worker] = {}
+        self._reference_nll: list[float] | None = None
+        self._reference_answers: list[Generation] | None = None
+        self._limits: Limits | None = None
+        self._copy_rouge: dict[str, Estimate] | None = None
+
+    def ask(self, name: str, method: str, *args: Any) -> Any:
+        """Calls the engine of a technique that others are compared with, starting it where it is not alive. Raises
+        WorkerError; starts anew next time."""
+        try:
+            if name not in self._companions:
+                self.progress(f"{name} beside it", "building", 0, 1)
+                worker = self._companions[name] = self.start_worker(techniques()[name])
+                for done, prompt in enumerate(self.prompts):
+                    self.progress(f"{name} beside it", "warming up", done, len(self.prompts))
+                    self.useful_seconds += worker.call("generate", [prompt])[0].seconds
+            return self._companions[name].call(method, *args)
+        except WorkerError as error:
+            self._companions.pop(name, None)
+            who = "the reference engine: " if name == REFERENCE else ""
+            raise WorkerError(error.status, who + error.reason, error.details) from None
+
+    def renew_reference(self) -> None:
+        """Grants the reference the time-out of another technique."""
+        if REFERENCE in self._companions:
+            self._companions[REFERENCE].renew()
+
+    def dismiss_companions(self) -> None:
+        """Ends all but the reference: their memory is needed."""
+        for name in [name for name in self._companions if name != REFERENCE]:
+            self._companions.pop(name).close()
+
+    def start_worker(self, technique: Technique) -> Worker:
+        """A worker with this technique's engine; its build counts as useful time."""
+        worker = Worker(
+            technique, replace(self.spec, engine=technique.engine_for(self.spec)), self.timeout, self._hosts
+        )
+        self.useful_seconds += worker.build_seconds
+        return worker
+
+    def reference_info(self) -> BuildInfo:
+        """What the reference engine says of itself."""
+        return self.ask(REFERENCE, "info")
+
+    def limits(self) -> Limits:
+        """What the device can do, measured once a session, between rows."""
+        if self._limits is None:
+            self._limits = self.ask(REFERENCE, "limits", self.spec.dtype)
+        return self._limits
+
+    def reference_answers(self) -> list[Generation]:
+        """The reference's headlines, one article at a time: for a row that has no rounds to pair them with."""
+        if self._reference_answers is None:
+            self._reference_answers = [self.ask(REFERENCE, "generate", [prompt])[0] for prompt in self.prompts]
+            self.useful_seconds += sum(generation.seconds for generation in self._reference_answers)
+        return self._reference_answers
+
+    def reference_nll(self) -> list[float]:
+        """The reference's negative log-likelihood of each true headline."""
+        if self._reference_nll is None:
+            self._reference_nll = self.ask(REFERENCE, "likelihood", self.prompts, [a.headline for a in self.articles])
+        return self._reference_nll
+
+    def copy_rouge(self) -> dict[str, Estimate]:
+        """ROUGE of copying the description unchanged: what a table must show, so that nobody mistakes it for skill."""
+        if self._copy_rouge is None:
+            scores = quality.rouge([a.short_description for a in self.articles], [a.headline for a in self.articles])
+            self._copy_rouge = {kind: mean(values) for kind, values in scores.items()}
+        return self._copy_rouge
+
+    def close(self) -> None:
+        """Ends the engines that rows were compared with."""
+        while self._companions:
+            self._companions.popitem()[1].close()

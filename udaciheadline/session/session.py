@@ -1,0 +1,139 @@
+"""One run of the suite: what its options ask for, its rows as they end, and what it says in the end."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from udaciheadline.checkpoints import models
+from udaciheadline.data import articles
+from udaciheadline.evidence import gates, quality
+from udaciheadline.records import EngineSpec, Record, UsageError
+from udaciheadline.report import progress, table
+from udaciheadline.session.row import Row
+from udaciheadline.session.run import Run
+from udaciheadline.session.store import Store, table_row
+from udaciheadline.techniques import Technique, select
+from udaciheadline.workers import worker
+
+if TYPE_CHECKING:
+    from udaciheadline.workers.hosts import Host
+    from udaciheadline.workers.processes import Here
+
+COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks")
+
+
+def chosen_techniques(option: Any) -> list[Technique]:
+    """The techniques that `--technique` names. Raises UsageError for one that there is not."""
+    return select(name.strip() for name in option.technique.split(",") if name.strip())
+
+
+def check_options(option: Any) -> None:
+    """Raises UsageError for options that can be seen to be wrong before anything is read."""
+    chosen_techniques(option)
+    for name in COUNTS:
+        if (value := getattr(option, name)) is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {value}: give at least 1")
+
+
+class Session:
+    """The run, its store and its progress line.
+
+    `option` has the command line's options by name; progress goes to `write`; `gather` gives the hosts, where torchrun
+    has started several. Raises UsageError for a dataset, a model or an option that cannot be used.
+    """
+
+    def __init__(
+        self,
+        option: Any,
+        write: Callable[[str], None],
+        is_terminal: bool,
+        gather: "Callable[[], Sequence[Here | Host]] | None" = None,
+    ) -> None:
+        self._start = time.perf_counter()
+        self._option = option
+        self.store = Store(option.results)
+        wanted = chosen_techniques(option)
+        thresholds = gates.load_gates(option.gates)
+        gates.require_tables(thresholds, wanted, option.gates)
+        chosen = articles.load_articles(
+            option.dataset,
+            option.articles,
+            text_column=option.text_column,
+            headline_column=option.headline_column,
+        )
+        embedded = option.model == models.EMBEDDED
+        target = option.target or (models.EMBEDDED if embedded else None)
+        model = models.resolve(option.model, "--model")
+        target = target and models.resolve(target, "--target", "target")
+        draft = models.resolve(option.draft, "--draft") if option.draft else model
+        start = time.perf_counter()
+        with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
+            imports.submit(quality.metric)
+            device, dtype = worker.choose_device(option.device, option.dtype)
+            hosts = gather() if gather else worker.HERE
+            ranks = worker.choose_ranks(option.ranks, device, hosts)
+        starting = time.perf_counter() - start  # all workers are forked from what this has built
+        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks)
+        self.progress = progress.Progress(write, len(wanted), is_terminal)
+        self._grown = [name for name in (model, target) if name and name.startswith(models.SHAPE)]
+        has_floor = (embedded or model in self._grown) and option.dataset == articles.EMBEDDED
+        settings = {
+            "dataset": option.dataset,
+            "articles": len(chosen.articles),
+            "skipped_rows": chosen.skipped,
+            "batch_size": option.batch_size or "auto",
+            "grown_from_embedded_weights": bool(self._grown),
+        }
+        self.run = Run(
+            chosen,
+            spec,
+            thresholds,
+            option.timeout or 600.0,
+            settings,
+            has_floor,
+            batch_size=option.batch_size,
+            progress=self.progress,
+            useful_seconds=starting,
+            hosts=hosts,
+        )
+        self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
+        self.records: list[Record] = []
+        self.headlines: dict[str, list[str]] = {}
+
+    def keep(self, row: Row) -> None:
+        """Stores a row that has ended, and the tables with it."""
+        record = row.record()
+        self.records.append(record)
+        if record.scores:
+            self.headlines[record.title] = [generation.headline for generation in row.generations]
+        self.store.append(record)
+        self.store.write_table(self.records, self.run.copy_rouge())
+        self.store.write_headlines(self.run.articles, self.headlines)
+        row.extra_info.update(table_row(record))
+        self.progress.technique_ended()
+
+    def summary(self) -> dict[str, str]:
+        """What the terminal shows in the end, by section; nothing where no row has ended."""
+        if not self.records:
+            return {}
+        return {
+            "headlines": table.samples(self.run.articles, self.headlines),
+            "techniques": table.table(self.records, self.run.copy_rouge(), self._notes()),
+        }
+
+    def _notes(self) -> list[str]:
+        """What the reader of the table must know beside it."""
+        run = self.run
+        lines = [f"{run.spec.dtype} on {run.environment.get('gpu', 'CPU')}. Articles: {self._option.dataset}."]
+        for name in self._grown:
+            lines.append(f"{name} is grown from embedded weights: true size and cost, the embedded model's headlines.")
+        if len(run.articles) < self._option.articles:
+            lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
+        if run.skipped_rows:
+            lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
+        seconds = time.perf_counter() - self._start
+        share = 1 - run.useful_seconds / seconds
+        lines.append(f"{seconds:.0f} s, of which {share:.0%} outside generation, building and warm-up.")
+        lines.append(f"Results: {self.store.folder}")
+        return lines

@@ -1,0 +1,139 @@
+"""What a run leaves behind: records as JSON lines, a table as CSV, and all headlines side by side.
+
+`records.jsonl` is append-only and holds every run: each row is one line, written and flushed as soon as its technique
+ends, so a fault loses at most the row in progress. The two CSV files show the latest run and are replaced whole.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from udaciheadline.records import Article, Estimate, Record, UsageError
+from udaciheadline.report.table import COPY_TITLE
+
+# The notebook's columns, in its order and units: seconds, headlines a second, MiB.
+NOTEBOOK_COLUMNS = (
+    "Optimization Technique",
+    "Avg Latency",
+    "P99 Latency",
+    "Throughput",
+    "Max GPU Memory",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "rougeLsum",
+)
+
+
+class Store:
+    """A folder of results, made where it is missing. Raises UsageError where it cannot be written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._records.open("ab"):
+                pass
+        except OSError as error:
+            raise UsageError(
+                f"--results {folder}: it cannot be written ({error.strerror}): give another folder"
+            ) from error
+
+    @property
+    def _records(self) -> Path:
+        return self.folder / "records.jsonl"
+
+    def append(self, record: Record) -> None:
+        """Adds one row. A write that fails half-way (a full disk) is taken back, so the file stays whole lines."""
+        line = json.dumps(_plain(asdict(record)), allow_nan=False).encode() + b"\n"
+        with self._records.open("r+b", buffering=0) as file:  # unbuffered: nothing is left to be written on close
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+                if file.read(1) != b"\n":  # a run that was killed while it wrote
+                    line = b"\n" + line
+            try:
+                while line:
+                    line = line[file.write(line) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(end)
+                raise
+
+    def read(self) -> list[dict[str, Any]]:
+        """All rows of all runs, as plain dictionaries; a line that was cut off is left out."""
+        rows = []
+        for line in self._records.read_text("utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def write_table(self, records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> None:
+        """`results.csv`: the rows of this run, the notebook's columns first, and the row of copying the description."""
+        import pandas
+
+        rows = [table_row(record) for record in records]
+        rows.append({NOTEBOOK_COLUMNS[0]: COPY_TITLE} | {kind: e.value for kind, e in copy_rouge.items()})
+        columns = dict.fromkeys(NOTEBOOK_COLUMNS) | dict.fromkeys(name for row in rows for name in row)
+        self._replace("results.csv", pandas.DataFrame(rows, columns=list(columns)).to_csv(index=False))
+
+    def write_headlines(self, articles: Sequence[Article], headlines: Mapping[str, Sequence[str]]) -> None:
+        """`headlines.csv`: description, true headline, and what each technique wrote."""
+        import pandas
+
+        columns = {
+            "article": [article.short_description for article in articles],
+            "reference": [article.headline for article in articles],
+            **headlines,
+        }
+        self._replace("headlines.csv", pandas.DataFrame(columns).to_csv(index=False))
+
+    def _replace(self, name: str, text: str) -> None:
+        unfinished = self.folder / f".{name}.tmp"
+        unfinished.write_text(text, "utf-8")
+        unfinished.replace(self.folder / name)
+
+
+def table_row(record: Record) -> dict[str, Any]:
+    """A record as one flat row: the notebook's columns, then ours; what was not measured is missing."""
+    row: dict[str, Any] = {NOTEBOOK_COLUMNS[0]: record.title}
+    if (m := record.measurement) is not None:
+        row |= {"Avg Latency": m.average_seconds, "P99 Latency": m.p99_seconds, "Throughput": m.headlines_per_second}
+    elif record.throughput:  # an offline row has no latency
+        row["Throughput"] = record.throughput.headlines_per_second
+    if record.memory and record.memory.device_allocated_peak_bytes:
+        row["Max GPU Memory"] = sum(record.memory.device_allocated_peak_bytes) / 2**20
+    if (s := record.scores) is not None:
+        row |= {kind: estimate.value for kind, estimate in s.rouge.items()}
+    row |= {"technique": record.technique, "status": record.status, "reason": record.reason, "run": record.run}
+    row["engine"] = record.engine
+    row |= _flat("measurement", record.measurement and asdict(record.measurement))
+    row |= _flat("speed_up_over", {name: asdict(estimate) for name, estimate in record.speed_up_over.items()})
+    row |= _flat("throughput", record.throughput and asdict(record.throughput))
+    row |= _flat("memory", record.memory and asdict(record.memory))
+    row |= _flat("parallel", record.parallel and asdict(record.parallel))
+    row |= _flat("build", {"seconds": record.build_seconds} | (asdict(record.build) if record.build else {}))
+    row |= _flat("scores", record.scores and asdict(record.scores))
+    row["gates"] = " ".join(f"{v.gate}:{v.status}" for v in record.verdicts)
+    return row
+
+
+def _flat(prefix: str, value: Any) -> dict[str, Any]:
+    """Nested dictionaries as one, with dotted keys; None and NaN are left out."""
+    if isinstance(value, dict):
+        return {name: v for key, inner in value.items() for name, v in _flat(f"{prefix}.{key}", inner).items()}
+    return {} if value is None or value != value else {prefix: value}
+
+
+def _plain(value: Any) -> Any:
+    """The value with NaN as None: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,175 @@
+"""Several machines: under `torchrun --nnodes`, host 0 runs pytest, and pytest on every other host starts ranks for it.
+
+torchrun starts the same command on each host, and keeps a store that all of them reach. Host 0 leaves a port and a
+random key there. Every other host is an agent: it connects with them, says what it is, and then does what host 0 asks
+over this connection: start a process, say what it wrote or how it ended, kill it. A process that it starts has a
+connection to host 0 of its own, so no message is passed on, and its death is seen there at once. When host 0 is gone,
+or cannot be reached any more, an agent kills what it has started and ends; when an agent ends, so does what it started.
+
+Whoever can read torchrun's store can read the key, and whoever has the key can have an agent run anything: the network
+must be one on which torch.distributed may be used, which trusts it as much.
+"""
+
+import os
+import secrets
+import socket
+import time
+from contextlib import suppress
+from dataclasses import replace
+from importlib.resources import files
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any
+
+from udaciheadline.records import EngineSpec, UsageError
+from udaciheadline.techniques import Technique
+from udaciheadline.workers.processes import Here, elsewhere
+from udaciheadline.workers.serving import Place
+from udaciheadline.workers.torchrun import JOIN_SECONDS, LEAVE, Hello, Torchrun, store, versions, watch
+
+ANSWER_SECONDS = 15.0  # that an agent gets to answer
+
+
+class Hosts:
+    """What host 0 has of the other hosts. Raises UsageError where torchrun's store cannot be reached."""
+
+    def __init__(self, torchrun: Torchrun) -> None:
+        self._count = torchrun.count
+        key = secrets.token_bytes(32)
+        self._listener = Listener(("", 0), backlog=64, authkey=key)
+        self._arrivals: SimpleQueue[tuple[Any, Connection]] = SimpleQueue()
+        self._others: list[Host] = []
+        Thread(target=self._accept, daemon=True).start()
+        elsewhere(_publish, torchrun, f"{self._listener.address[1]} {key.hex()}")
+
+    def _accept(self) -> None:
+        """Keeps what connects and knows the key, each with the first message, which says what it is."""
+        while True:
+            with suppress(AuthenticationError, EOFError, OSError):
+                connection = self._listener.accept()
+                self._arrivals.put((connection.recv(), connection))
+
+    def gather(self) -> list["Here | Host"]:
+        """All hosts in their order. Raises UsageError where one does not come, or has other versions."""
+        found: dict[int, Host] = {}
+        end = time.monotonic() + JOIN_SECONDS
+        while missing := [number for number in range(1, self._count) if number not in found]:
+            try:
+                hello, control = self._arrivals.get(timeout=max(end - time.monotonic(), 0))
+            except Empty:
+                raise UsageError(
+                    f"host {missing[0]} of 0 to {self._count - 1} has not joined within {JOIN_SECONDS:g} s: "
+                    "run the same command there, and read what it says"
+                ) from None
+            found[hello.number] = Host(hello, control, self._arrivals)
+            self._others.append(found[hello.number])
+            if (theirs := hello.versions) != (ours := versions()):
+                name = next(name for name in ours if theirs.get(name) != ours[name])
+                raise UsageError(
+                    f"{found[hello.number].name} has {name} {theirs.get(name)}, and host 0 has {ours[name]}: "
+                    "install the same versions on all hosts"
+                )
+        here = Here(f"host 0 ({socket.gethostname()})", watch(found[1].control))
+        return [here, *(found[number] for number in range(1, self._count))]
+
+    def close(self) -> None:
+        """Lets the agents end, those too that nobody has waited for."""
+        controls = [host.control for host in self._others]
+        with suppress(Empty):
+            while True:
+                controls.append(self._arrivals.get_nowait()[1])
+        for control in controls:
+            with suppress(OSError):
+                control.send_bytes(LEAVE)
+                control.close()
+
+
+class Host:
+    """Another host, seen from host 0: what messages call it, its address, and the processes it can be asked for."""
+
+    def __init__(self, hello: Hello, control: Connection, arrivals: "SimpleQueue[tuple[Any, Connection]]") -> None:
+        self.name = f"host {hello.number} ({hello.name})"
+        self.address, self.gpus, self._package = hello.address, hello.gpus, hello.package
+        self.control, self._arrivals = control, arrivals
+        watch(control)
+
+    def start(self, technique: Technique, spec: EngineSpec, place: Place) -> tuple[Connection, "RemoteProcess"]:
+        """A process there, and the connection to it. Raises ConnectionError."""
+        ticket, pid = self.ask("start", technique, self._localised(spec), place)
+        arrived = None
+        while arrived != ticket:  # others are of starts that failed half-way
+            try:
+                arrived, connection = self._arrivals.get(timeout=ANSWER_SECONDS)
+            except Empty:
+                raise ConnectionError("its process has not connected") from None
+        watch(connection)
+        return connection, RemoteProcess(self, ticket, pid)
+
+    def ask(self, *request: Any) -> Any:
+        """What the agent answers. Raises ConnectionError where it does not, or says that it cannot."""
+        try:
+            self.control.send(request)
+            if not self.control.poll(ANSWER_SECONDS):
+                raise TimeoutError
+            done, value = self.control.recv()
+        except (EOFError, OSError):
+            self.control.close()  # an answer that comes late must not be taken for the next one
+            raise ConnectionError("pytest there has ended, or cannot be reached") from None
+        if not done:
+            raise ConnectionError(value)
+        return value
+
+    def _localised(self, spec: EngineSpec) -> EngineSpec:
+        """The embedded models are part of the package, which may be installed in another folder there."""
+        here = str(files("udaciheadline")) + os.sep
+        paths = {name: getattr(spec, name) for name in ("model", "target", "draft")}
+        inside = {name: path.removeprefix(here) for name, path in paths.items() if path and path.startswith(here)}
+        there: dict[str, Any] = {name: str(Path(self._package) / path) for name, path in inside.items()}
+        return replace(spec, **there)
+
+
+class RemoteProcess:
+    """A `Process` of another host, seen from host 0. Where the agent is gone, so is the process."""
+
+    def __init__(self, host: Host, ticket: object, pid: int) -> None:
+        self._host, self._ticket, self.pid = host, ticket, pid
+
+    def death(self, seconds: float = 0) -> tuple[str, str] | None:
+        """As of `Process`."""
+        try:
+            return self._host.ask("death", self._ticket, seconds)
+        except ConnectionError as error:
+            return "crash", str(error)
+
+    def output(self, lines: int = 20) -> str:
+        """As of `Process`."""
+        return self._ask("output", lines) or ""
+
+    def say_where_it_is(self) -> None:
+        """As of `Process`."""
+        self._ask("say_where_it_is")
+
+    def is_in_torch(self) -> bool:
+        """As of `Process`."""
+        return bool(self._ask("is_in_torch"))
+
+    def kill(self) -> None:
+        """As of `Process`."""
+        self._ask("kill")
+
+    def close(self) -> None:
+        """As of `Process`."""
+        self._ask("close")
+
+    def _ask(self, method: str, *args: object) -> Any:
+        with suppress(ConnectionError):
+            return self._host.ask(method, self._ticket, *args)
+
+
+def _publish(torchrun: Torchrun, text: str) -> None:
+    """Leaves the text in torchrun's store. Raises UsageError."""
+    with store(torchrun) as kept:
+        kept.set(f"udaciheadline/{torchrun.attempt}", text)

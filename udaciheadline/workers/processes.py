@@ -1,0 +1,147 @@
+"""The processes that workers are made of, on this host: forked, looked at and ended from here.
+
+They are forked from a server process that has already imported torch and transformers, but touched no device: a
+technique then starts in a fraction of a second instead of many.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from udaciheadline.records import EngineSpec
+from udaciheadline.techniques import Technique
+from udaciheadline.workers.serving import LOOPBACK, Place, serve
+
+# GNU OpenMP lets a thread that waits spin for milliseconds, on the core that another process may need: beside one busy
+# process, headlines then took 3 times as long. Spinning a thirtieth of that costs nothing where the cores are free.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
+# What torch.compile makes takes half a minute: it is kept where it outlives a restart of the machine, as torch's own
+# default, a temporary folder, does not. Where there is no such place, that default stands.
+if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+    with contextlib.suppress(OSError, RuntimeError):
+        _cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "udaciheadline" / "inductor"
+        _cache.mkdir(parents=True, exist_ok=True)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache)
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["udaciheadline.engines.transformers"])
+
+STACK_SECONDS = 0.3  # that a process gets to write where it is
+
+
+class Process:
+    """A process that holds an engine, or one rank of it, and writes to a log."""
+
+    def __init__(self, technique: Technique, spec: EngineSpec, place: Place, connection: Connection) -> None:
+        """`connection` is handed over to the process: it then holds the only one, so that its death ends a wait at the
+        other end at once."""
+        self._oom_kills = _oom_kills()
+        self._log = tempfile.NamedTemporaryFile(prefix="udaciheadline-", suffix=".log")  # noqa: SIM115, see close
+        self._process = _CONTEXT.Process(
+            target=serve, args=(connection, self._log.name, technique, spec, place), name=technique.name, daemon=True
+        )
+        try:
+            self._process.start()
+        finally:
+            connection.close()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def death(self, seconds: float = 0) -> tuple[str, str] | None:
+        """The status and the sentence of its end, waited for that long; None while it lives."""
+        self._process.join(seconds)
+        code = self._process.exitcode
+        if code is None:
+            return None
+        if code >= 0:
+            return "crash", f"the worker ended with exit code {code}"
+        if -code == signal.SIGKILL and _oom_kills() > self._oom_kills:
+            return "oom", "the kernel killed the worker: the host's memory ran out"
+        return "crash", f"the worker was killed by {signal.Signals(-code).name}"
+
+    def output(self, lines: int = 20) -> str:
+        """The last that it wrote."""
+        with contextlib.suppress(OSError):
+            return redact("\n".join(Path(self._log.name).read_text("utf-8", "replace").splitlines()[-lines:]))
+        return ""
+
+    def say_where_it_is(self) -> None:
+        """Has it write its stack (`serving.serve` arranged for that) to its log."""
+        with contextlib.suppress(OSError):
+            os.kill(self.pid, signal.SIGUSR1)
+        time.sleep(STACK_SECONDS)
+
+    def is_in_torch(self) -> bool:
+        """Whether the innermost call of the stack that it wrote is one of torch's."""
+        stack = self.output(200).rpartition("(most recent call first)")[2]
+        frames = [line for line in stack.splitlines() if line.lstrip().startswith("File ")]
+        return bool(frames) and "/torch/" in frames[0]
+
+    def kill(self) -> None:
+        """Ends it, whatever it is doing: it has nothing to save, and a clean exit of CUDA and torch takes longer."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Waits until it is gone. May be called again."""
+        self._process.join()
+        self._log.close()
+
+
+@dataclass(frozen=True)
+class Here:
+    """This host, where a worker's processes are unless there are others (`hosts.py`): what messages call it, and its
+    address, as others reach it."""
+
+    name: str = ""
+    address: str = LOOPBACK
+
+    @property
+    def gpus(self) -> int:
+        """The CUDA devices that torch finds."""
+        return elsewhere(cuda)[0]
+
+    def start(self, technique: Technique, spec: EngineSpec, place: Place) -> tuple[Connection, Process]:
+        """A process, and the connection to it."""
+        ours, its = _CONTEXT.Pipe()
+        return ours, Process(technique, spec, place, its)
+
+
+def elsewhere(function: Callable[..., Any], *args: Any) -> Any:
+    """The function's value from a short-lived process, which may import torch and touch the GPU."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=_CONTEXT) as pool:
+        return pool.submit(function, *args).result()
+
+
+def cuda() -> tuple[int, bool]:
+    """How many CUDA devices torch finds, and whether they have bfloat16."""
+    import torch
+
+    return torch.cuda.device_count(), torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def redact(text: str) -> str:
+    """The text without Hugging Face tokens: the value of HF_TOKEN and whatever looks like one."""
+    token = os.environ.get("HF_TOKEN")
+    text = text.replace(token, "***") if token else text
+    return re.sub(r"\bhf_[A-Za-z0-9]{8,}\b", "***", text)
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started; 0 where it does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/vmstat").read_text("ascii").splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
