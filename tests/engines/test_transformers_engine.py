@@ -15,7 +15,6 @@ from udaciheadline.data.prompts import completion_for, extract_headline, prompt_
 from udaciheadline.engines import transformers as module
 from udaciheadline.engines.texts import LIKELIHOOD_BATCH
 from udaciheadline.engines.transformers import TransformersEngine
-from udaciheadline.evidence import measure
 from udaciheadline.techniques.quantization import bitsandbytes_config
 
 EOS = 1
@@ -163,7 +162,7 @@ def test_times_are_those_of_the_whole_call_and_of_its_first_pass(main_checkpoint
     passes = itertools.count(1)
     clock = SimpleNamespace(seconds=0)
     model.register_forward_hook(lambda *_: setattr(clock, "seconds", next(passes)))
-    monkeypatch.setattr(measure, "now", lambda device: clock.seconds)
+    monkeypatch.setattr(module, "now", lambda device: clock.seconds)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.seconds))
     engine = TransformersEngine(model, tokenizer, max_new_tokens=LENGTH)
     for batch in (prompts[:1], prompts[1:4]):

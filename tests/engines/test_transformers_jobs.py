@@ -11,7 +11,6 @@ from udaciheadline.checkpoints.models import load_model
 from udaciheadline.data.prompts import prompt_for
 from udaciheadline.engines import transformers as module
 from udaciheadline.engines.transformers import STATIC_SLOTS, TransformersEngine
-from udaciheadline.evidence import measure
 
 LENGTH = 12
 
@@ -46,7 +45,7 @@ def counted(main_checkpoint, tokenizer, monkeypatch):
     """An engine whose clock counts forward passes."""
     model, passes, clock = load(main_checkpoint), itertools.count(1), SimpleNamespace(seconds=0)
     model.register_forward_hook(lambda *_: setattr(clock, "seconds", next(passes)))
-    monkeypatch.setattr(measure, "now", lambda device: clock.seconds)
+    monkeypatch.setattr(module, "now", lambda device: clock.seconds)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.seconds))
     return TransformersEngine(model, tokenizer, max_new_tokens=4)
 

@@ -10,7 +10,6 @@ from rows import tokens
 from udaciheadline.data.prompts import extract_headline
 from udaciheadline.engines.compiled import loop as module
 from udaciheadline.engines.compiled.rows import Rows
-from udaciheadline.evidence import measure
 
 EOS = 1
 BATCH = 64  # of the `job` in conftest.py
@@ -84,7 +83,7 @@ def test_times_are_those_of_the_work_on_the_rows(build, prompts, monkeypatch):
     engine = build()
     monkeypatch.setattr(Rows, "advance", ticking(Rows.advance))
     monkeypatch.setattr(Rows, "prefill", ticking(Rows.prefill))
-    monkeypatch.setattr(measure, "now", lambda device: clock.seconds)
+    monkeypatch.setattr(module, "now", lambda device: clock.seconds)
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.seconds))
     generations = engine.generate(prompts[:4])
     steps = max(len(g.token_ids) for g in generations)
