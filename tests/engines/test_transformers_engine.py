@@ -182,7 +182,7 @@ def test_likelihood_is_the_cross_entropy_of_the_headline_after_its_prompt(engine
         logits = main_model(torch.tensor([prompt + headline])).logits[0]
     logarithms = logits.log_softmax(-1)
     expected = -sum(logarithms[len(prompt) - 1 + i, token].item() for i, token in enumerate(headline)) / len(headline)
-    assert engine.likelihood([prompts[3]], [article.headline]) == [pytest.approx(expected, rel=1e-4)]
+    assert engine.likelihood([prompts[3]], [completion_for(article.headline)]) == [pytest.approx(expected, rel=1e-4)]
 
 
 def test_likelihood_does_not_depend_on_what_else_is_in_the_batch(engine, news, prompts):

@@ -104,6 +104,23 @@ def load_tokenizer(checkpoint: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def in_chat_template(checkpoint: str, text: str) -> str:
+    """What a user says, `text`, in the chat template of a checkpoint's tokenizer, up to where the answer begins.
+
+    Raises UsageError where the tokenizer has none.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    if not tokenizer.chat_template:
+        raise UsageError(
+            f"--prompt chat: the tokenizer of {checkpoint} has no chat template: use --prompt few-shot:3, or name an "
+            "instruction-tuned model"
+        )
+    message = [{"role": "user", "content": text}]
+    made = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    # A template may begin with the token that the tokenizer puts before every text.
+    return made.removeprefix(tokenizer.bos_token) if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else made
+
+
 def load_model(
     checkpoint: str,
     *,

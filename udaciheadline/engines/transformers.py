@@ -12,12 +12,21 @@ from typing import Any, cast
 
 import torch
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StaticCache
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from udaciheadline.checkpoints.division import local
-from udaciheadline.data.prompts import extract_headline
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import end_tokens, fitting, likelihood
+from udaciheadline.engines.texts import (
+    WARM_UPS,
+    Ending,
+    fitting,
+    likelihood,
+    longest,
+    one_of_each,
+    preferences,
+    rounding,
+)
 from udaciheadline.records import BuildInfo, Generation
 
 STATIC_SLOTS = 128  # a static cache is as long as a multiple of this: each new length is compiled anew
@@ -38,6 +47,25 @@ class _FirstTokenClock(BaseStreamer):
 
     def end(self) -> None:
         pass
+
+
+class _LineBreak(StoppingCriteria):
+    """Ends a row at the first line break that comes with or after text, as `Ending` says, without asking the device.
+
+    `start` is the length of the prompts, padded.
+    """
+
+    def __init__(self, ending: Ending, vocabulary: int, device: torch.device) -> None:
+        self.start = 0
+        self._breaks, self._blanks = (
+            torch.zeros(vocabulary, dtype=torch.bool).index_fill(0, torch.tensor(sorted(tokens)), True).to(device)
+            for tokens in (ending.breaks, ending.blanks)
+        )
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        new = input_ids[:, self.start :]
+        has_text = (~self._blanks[new]).cummax(1).values
+        return (self._breaks[new] & has_text).any(1)
 
 
 class _PassCounter:
@@ -76,6 +104,7 @@ class TransformersEngine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_new_tokens: int,
+        stop: str = "newline",
         use_cache: bool = True,
         static_cache: bool = False,
         draft: PreTrainedModel | None = None,
@@ -86,14 +115,17 @@ class TransformersEngine:
         self._max_new_tokens = max_new_tokens
         self._caches: dict[int, Any] | None = {} if static_cache else None  # by rows
         self._generate = cast(Callable[..., torch.Tensor], model.generate)
-        self._eos = end_tokens(model, tokenizer)
+        self._ending = Ending(model, tokenizer, stop)
         # A configuration of our own: a checkpoint may bring sampling, penalties or a length that no row should have.
         model.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
             use_cache=use_cache,
-            eos_token_id=sorted(self._eos),
+            eos_token_id=sorted(self._ending.eos),
             pad_token_id=tokenizer.pad_token_id,
+        )
+        self._line_break = (
+            _LineBreak(self._ending, model.config.vocab_size, model.device) if self._ending.breaks else None
         )
         ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
         apart = 0 if ends[0].weight is ends[1].weight else 1
@@ -154,11 +186,21 @@ class TransformersEngine:
         if self._draft is not None:
             self._draft_passes.count = self._target_passes.count = 0
         cache = self._empty_cache(*inputs["input_ids"].shape) if self._caches is not None else None
+        criteria = StoppingCriteriaList()
+        if self._line_break is not None:
+            self._line_break.start = inputs["input_ids"].shape[1]
+            criteria.append(self._line_break)
         start = now(device)
         with torch.no_grad():
-            output = self._generate(**inputs, streamer=clock, assistant_model=self._draft, past_key_values=cache)
+            output = self._generate(
+                **inputs,
+                streamer=clock,
+                stopping_criteria=criteria,
+                assistant_model=self._draft,
+                past_key_values=cache,
+            )
         seconds = now(device) - start
-        rows = [self._until_end(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+        rows = [self._ending.cut(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
         drafted = accepted = 0
         if self._draft is not None:
             # One draft pass proposes one token. One pass of the target yields the accepted tokens and one of its own.
@@ -166,7 +208,7 @@ class TransformersEngine:
             accepted = len(rows[0]) - self._target_passes.count
         return [
             Generation(
-                headline=extract_headline(str(self._tokenizer.decode(row, skip_special_tokens=True))),
+                headline=self._ending.headline(row),
                 token_ids=tuple(row),
                 seconds=seconds,
                 first_token_seconds=clock.first_token_at - start,
@@ -177,17 +219,30 @@ class TransformersEngine:
             for row, length in zip(rows, inputs["attention_mask"].sum(1).tolist(), strict=True)
         ]
 
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
-        """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced)."""
+    def warm_up(self, prompts: list[str]) -> list[int]:
+        """On a GPU one prompt of each length: a fresh engine was slow on every length that it had not met (0.76 times
+        the speed of one that had), as if kernels were prepared for each."""
+        lengths = [len(ids) for ids in self._tokenizer(prompts)["input_ids"]]
+        return one_of_each(lengths) if self._model.device.type == "cuda" else longest(lengths, WARM_UPS)
 
-        def logits(ids: torch.Tensor) -> torch.Tensor:
-            return cast(torch.Tensor, self._model(input_ids=ids, use_cache=False).logits)
+    def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
+        """Mean negative log-likelihood, in nats per token, of each completion after its prompt (teacher-forced)."""
+        return likelihood(self._logits, self._tokenizer, self._model.device, prompts, completions)
 
-        return likelihood(logits, self._tokenizer, self._model.device, prompts, headlines)
+    def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
+        """See `texts.preferences`."""
+        return preferences(self._logits, self._tokenizer, self._model.device, prompts, tokens, others)
+
+    def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
+        """See `texts.rounding`."""
+        return rounding(self._logits, self._tokenizer, self._model.device, prompts, tokens)
 
     def close(self) -> None:
         """Drops the models."""
         del self._model, self._draft, self._generate
+
+    def _logits(self, ids: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self._model(input_ids=ids, use_cache=False).logits)
 
     def _encode(self, prompts: list[str]) -> BatchEncoding:
         inputs = self._tokenizer(prompts, return_tensors="pt", padding=True)
@@ -206,10 +261,3 @@ class TransformersEngine:
             self._caches[rows] = cache = StaticCache(config=self._model.config, max_cache_len=slots)
         cache.reset()
         return cache
-
-    def _until_end(self, row: list[int]) -> list[int]:
-        """The tokens up to and including the first end of sequence; what follows in a batch is padding."""
-        for i, token in enumerate(row):
-            if token in self._eos:
-                return row[: i + 1]
-        return row

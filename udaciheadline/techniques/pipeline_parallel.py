@@ -50,7 +50,9 @@ def build(spec: EngineSpec) -> Engine:
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, stage=stage)
     details = {"layers": float(len(stage.layers))}
     tokenizer = load_tokenizer(spec.model)
-    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details, stage=stage)
+    return CompiledEngine(
+        model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, details=details, stage=stage
+    )
 
 
 TECHNIQUES = (

@@ -40,7 +40,7 @@ def build(kind: str, spec: EngineSpec) -> Engine:
     quantization = bitsandbytes_config(kind, spec.dtype)
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, quantization=quantization)
     tokenizer = load_tokenizer(spec.model)
-    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens)
+    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop)
 
 
 TECHNIQUES = (

@@ -44,7 +44,7 @@ def build_speculative(spec: EngineSpec) -> Engine:
     target = load_model(spec.target, device=spec.device, dtype=spec.dtype)
     draft = load_model(spec.draft, device=spec.device, dtype=spec.dtype)
     return TransformersEngine(
-        target, tokenizer, max_new_tokens=spec.max_new_tokens, draft=draft, draft_tokens=DRAFT_TOKENS
+        target, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, draft=draft, draft_tokens=DRAFT_TOKENS
     )
 
 

@@ -28,14 +28,22 @@ import torch
 from torch import distributed
 
 from udaciheadline.checkpoints.division import Stage
-from udaciheadline.data.prompts import extract_headline
-from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
+from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import end_tokens, fitting, likelihood
+from udaciheadline.engines.texts import (
+    WARM_UPS,
+    Ending,
+    fitting,
+    likelihood,
+    longest,
+    one_of_each,
+    preferences,
+    rounding,
+)
 from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
 
 MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
@@ -75,15 +83,17 @@ class CompiledEngine:
         tokenizer: Any,
         *,
         max_new_tokens: int,
+        stop: str = "newline",
         alone: bool = True,
         details: dict[str, float] | None = None,
         stage: Stage | None = None,
     ) -> None:
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
-        self._ends = end_tokens(source, tokenizer)
+        self._ending = Ending(source, tokenizer, stop)
         parameters = source.num_parameters()
         self._model = Llama(source, MAX_LENGTH, stage)
         self._line = Line() if stage else None
+        self._logits = partial(self._line.logits, self._model) if self._line else self._model
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
@@ -149,7 +159,7 @@ class CompiledEngine:
         size, (texts, start, seconds) = fitting(size, job, self._ranks)
         return [
             Generation(
-                headline=extract_headline(str(self._tokenizer.decode(text.new, skip_special_tokens=True))),
+                headline=self._ending.headline(text.new),
                 token_ids=tuple(text.new),
                 seconds=seconds,
                 first_token_seconds=text.first_token_at - start,
@@ -159,14 +169,28 @@ class CompiledEngine:
             for text in texts
         ]
 
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
-        """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced)."""
-        logits = partial(self._line.logits, self._model) if self._line else self._model
-        return likelihood(logits, self._tokenizer, self._model.device, prompts, headlines)
+    def warm_up(self, prompts: list[str]) -> list[int]:
+        """The longest prompt, for which rows are made, and on a GPU one for each graph that reads prompts."""
+        lengths = [len(ids) for ids in self._tokenizer(prompts)["input_ids"]]
+        graphs = self._device == "cuda" and (self._ranks == 1 or self._peers or self._line)
+        step = PROMPT_BUCKET if graphs else 1
+        return one_of_each(lengths, step) if self._device == "cuda" else longest(lengths, WARM_UPS)
+
+    def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
+        """Mean negative log-likelihood, in nats per token, of each completion after its prompt (teacher-forced)."""
+        return likelihood(self._logits, self._tokenizer, self._model.device, prompts, completions)
+
+    def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
+        """See `texts.preferences`."""
+        return preferences(self._logits, self._tokenizer, self._model.device, prompts, tokens, others)
+
+    def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
+        """See `texts.rounding`."""
+        return rounding(self._logits, self._tokenizer, self._model.device, prompts, tokens)
 
     def close(self) -> None:
         """Drops the model."""
-        del self._model, self._rows
+        del self._model, self._rows, self._logits
 
     def _work(self, texts: list[_Text], size: int) -> tuple[float, float]:
         """Makes the headlines, `size` texts at a time: when that began, and the seconds it took."""
@@ -215,7 +239,7 @@ class CompiledEngine:
                 return GraphedRow(self._model, slots, self._peers)
             return GraphedRows(self._model, count, slots)
         if count == 1 and self._compiles:
-            return CompiledRow(self._model, slots, sorted(self._ends), self._max_new_tokens)
+            return CompiledRow(self._model, slots, self._ending, self._max_new_tokens)
         return Rows(self._model, count, slots)
 
     def _flow(self, rows: Rows, waiting: deque[_Text]) -> Iterator[bool]:
@@ -286,7 +310,7 @@ class CompiledEngine:
                 text.first_token_at = now
             for token in new:
                 text.new.append(token)
-                if token in self._ends or len(text.new) == self._max_new_tokens:
+                if self._ending.has_come(text.new) or len(text.new) == self._max_new_tokens:
                     text.done = True
                     flying[text.row] = None
                     break
