@@ -8,9 +8,11 @@ help here; cheaper passes mostly do not.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, cast
 
 import torch
+from packaging.version import Version
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StaticCache
 from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
@@ -30,6 +32,8 @@ from udaciheadline.engines.texts import (
 from udaciheadline.records import BuildInfo, Generation
 
 STATIC_SLOTS = 128  # a static cache is as long as a multiple of this: each new length is compiled anew
+# What `generate` calls the cache that it is given: transformers 5.24 has another name, and warns of the old one.
+CACHE = "cache" if Version(version("transformers")) >= Version("5.24") else "past_key_values"
 
 
 class _FirstTokenClock(BaseStreamer):
@@ -197,7 +201,7 @@ class TransformersEngine:
                 streamer=clock,
                 stopping_criteria=criteria,
                 assistant_model=self._draft,
-                past_key_values=cache,
+                **{CACHE: cache},
             )
         seconds = now(device) - start
         rows = [self._ending.cut(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
