@@ -32,7 +32,9 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from udaciheadline.records import Unsupported
 
-ATTEND_SLOTS = {"one": 128, "many": 32}  # of the cache at a time: one text has the whole GPU, and waits for each turn
+# Of the cache at a time, and warps: one text has the whole GPU, and waits for each turn.
+ATTEND_SLOTS = {"one": 128, "many": 32}
+ATTEND_WARPS = {"one": 8, "many": 4}
 AFTER, BEFORE = 1, 2  # AHEAD: the next kernel may start after this one has waited, or before; 0: no kernel runs ahead
 
 
@@ -59,23 +61,23 @@ def take_turn(AHEAD: tl.constexpr):
 
 
 @triton.jit
-def load_tile(at, rows, columns, OUT, IN: tl.constexpr, WHOLE: tl.constexpr):
-    """Weights (rows, columns) of a matrix (OUT, IN), zeros behind its ends, over which a WHOLE tile does not reach."""
-    if WHOLE:
-        weight = tl.load(at)
+def load_tile(at, i: tl.constexpr, row, column, OUT, IN: tl.constexpr, COLUMNS: tl.constexpr, WHOLE: tl.constexpr):
+    """Tile i of rows of a matrix (OUT, IN), whose first tile is at `at` (rows, columns); WHOLE: no row is behind the
+    last one. Zeros behind the ends, over which only the last tile of a row reaches."""
+    if WHOLE and (i + 1) * COLUMNS <= IN:
+        weight = tl.load(at + i * COLUMNS)
     else:
-        weight = tl.load(at, mask=(rows < OUT)[:, None] & (columns < IN)[None, :], other=0.0)
+        weight = tl.load(at + i * COLUMNS, mask=(row < OUT) & (i * COLUMNS + column < IN), other=0.0)
     return weight
 
 
 @triton.jit
-def load_vector(ptr, columns, IN: tl.constexpr, WHOLE: tl.constexpr):
-    """Elements of a vector (IN) in float32, zeros behind its end, over which a WHOLE part does not reach."""
-    if WHOLE:
-        x = tl.load(ptr + columns)
-    else:
-        x = tl.load(ptr + columns, mask=columns < IN, other=0.0)
-    return x.to(tl.float32)
+def load_tiles(at, row, column, OUT, IN: tl.constexpr, COLUMNS: tl.constexpr, WHOLE: tl.constexpr, FIRST: tl.constexpr):
+    """The FIRST tiles of these rows."""
+    tiles = ()
+    for i in tl.static_range(FIRST):
+        tiles += (load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE),)  # type: ignore[assignment]
+    return tiles
 
 
 @triton.jit
@@ -120,51 +122,40 @@ def project_kernel(
     """out (OUT) = or += weight (OUT, IN) times x (IN), or its norm, plus a bias (OUT), where these are given; GATED:
     weight is (2 OUT, IN), gate over up. Of several RANKS, the result goes into their inboxes, from `word` on, instead.
 
-    The FIRST tiles are loaded before the wait.
+    The FIRST tiles of a row are loaded before the wait. Vectors are loaded as if they had a row for each of the
+    matrix: a thread then finds in its registers what it multiplies, without a detour by way of shared memory.
     """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    at = weight_ptr + rows[:, None].to(tl.int64) * IN + columns[None, :]
-    TILES: tl.constexpr = (IN + COLUMNS - 1) // COLUMNS
-    FULL: tl.constexpr = OUT % ROWS == 0  # no program has rows behind the last one
-    each = tl.zeros((ROWS, 1), tl.int32)
-    weights = ()
-    up_weights = ()
-    norms = ()
-    for i in tl.static_range(FIRST):
-        here = i * COLUMNS + columns
-        weights = weights + (load_tile(at + i * COLUMNS, rows, here, OUT, IN, FULL and (i + 1) * COLUMNS <= IN),)
-        if GATED:
-            up_at = at + OUT * IN + i * COLUMNS
-            up_weights = up_weights + (load_tile(up_at, rows, here, OUT, IN, FULL and (i + 1) * COLUMNS <= IN),)
-        if norm_ptr is not None:
-            norms = norms + (load_vector(norm_ptr, each + here[None, :], IN, (i + 1) * COLUMNS <= IN),)
+    row, column = rows[:, None], tl.arange(0, COLUMNS)[None, :]
+    WHOLE: tl.constexpr = OUT % ROWS == 0
+    real = rows < OUT
+    each = tl.zeros((ROWS, 1), tl.int32) + column
+    at = weight_ptr + row.to(tl.int64) * IN + column
+    weights = load_tiles(at, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
+    if GATED:
+        up_weights = load_tiles(at + OUT * IN, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
+    if norm_ptr is not None:
+        norms = load_tiles(norm_ptr + each, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
     if bias_ptr is not None:
-        bias = load_vector(bias_ptr, rows, OUT, FULL)
+        bias = tl.load(bias_ptr + rows, mask=real, other=0.0).to(tl.float32)
     take_turn(AHEAD)
     if ADD and RANKS == 1:
-        added = load_vector(out_ptr, rows, OUT, FULL)
+        added = tl.load(out_ptr + rows, mask=real, other=0.0)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     up_total = tl.zeros((ROWS, COLUMNS), tl.float32)
     squares = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for i in tl.static_range(TILES):
-        here = i * COLUMNS + columns
-        x = load_vector(x_ptr, each + here[None, :], IN, (i + 1) * COLUMNS <= IN)
+    for i in tl.static_range((IN + COLUMNS - 1) // COLUMNS):
+        x = load_tile(x_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
         if norm_ptr is not None:
             squares += x * x
-            x *= norms[i] if i < FIRST else load_vector(norm_ptr, each + here[None, :], IN, (i + 1) * COLUMNS <= IN)
-        if i < FIRST:
-            weight = weights[i]
-        else:
-            weight = load_tile(at + i * COLUMNS, rows, here, OUT, IN, FULL and (i + 1) * COLUMNS <= IN)
+            norm = norms[i] if i < FIRST else load_tile(norm_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
+            x *= norm.to(tl.float32)
+        weight = weights[i] if i < FIRST else load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE)
         total += weight.to(tl.float32) * x
         if GATED:
-            if i < FIRST:
-                up_weight = up_weights[i]
-            else:
-                up_at = at + OUT * IN + i * COLUMNS
-                up_weight = load_tile(up_at, rows, here, OUT, IN, FULL and (i + 1) * COLUMNS <= IN)
-            up_total += up_weight.to(tl.float32) * x
+            up_at = at + OUT * IN
+            weight = up_weights[i] if i < FIRST else load_tile(up_at, i, row, column, OUT, IN, COLUMNS, WHOLE)
+            up_total += weight.to(tl.float32) * x
     y = tl.sum(total, 1)
     up = tl.sum(up_total, 1)
     if norm_ptr is not None:  # dividing by the root of the mean square commutes with the product
@@ -176,11 +167,11 @@ def project_kernel(
     if GATED:
         y = y * tl.sigmoid(y) * up
     if RANKS > 1:
-        push(inboxes_ptr, word + rows, y, tl.load(step_ptr), rows < OUT, RANKS)
+        push(inboxes_ptr, word + rows, y, tl.load(step_ptr), real, RANKS)
     else:
         if ADD:
             y += added
-        tl.store(out_ptr + rows, y, mask=rows < OUT)
+        tl.store(out_ptr + rows, y, mask=real)
 
 
 @triton.jit
@@ -271,27 +262,28 @@ def attend_kernel(
 @triton.jit
 def best_kernel(
     x_ptr, norm_ptr, weight_ptr, value_ptr, token_ptr,
-    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr, COLUMNS: tl.constexpr, AHEAD: tl.constexpr,
+    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr, COLUMNS: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):  # fmt: skip
     """Each program's best of OUT tokens and its logit, up to a positive factor that all share: the norm's scale changes
     no order."""
-    columns = tl.arange(0, COLUMNS)
-    each = tl.zeros((ROWS, 1), tl.int32)
+    column = tl.arange(0, COLUMNS)[None, :]
+    each = tl.zeros((ROWS, 1), tl.int32) + column
+    WHOLE: tl.constexpr = OUT % (ROWS * TURNS) == 0
     first = tl.program_id(0) * (ROWS * TURNS)
     take_turn(AHEAD)
     best = float("-inf")
     token = 0
     for turn in tl.range(TURNS):
         rows = first + turn * ROWS + tl.arange(0, ROWS)
+        row = rows[:, None]
         real = rows < OUT
+        at = weight_ptr + row.to(tl.int64) * IN + column
         total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for start in tl.static_range(0, IN, COLUMNS):
-            here = start + columns
-            x = load_vector(x_ptr, each + here[None, :], IN, start + COLUMNS <= IN)
-            x *= load_vector(norm_ptr, each + here[None, :], IN, start + COLUMNS <= IN)
-            at = weight_ptr + rows[:, None].to(tl.int64) * IN + here[None, :]
-            weight = load_tile(at, rows, here, OUT, IN, OUT % (ROWS * TURNS) == 0 and start + COLUMNS <= IN)
-            total += weight.to(tl.float32) * x
+        for i in tl.static_range((IN + COLUMNS - 1) // COLUMNS):
+            x = load_tile(x_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
+            x *= load_tile(norm_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE).to(tl.float32)
+            total += load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE).to(tl.float32) * x
         logits = tl.where(real, tl.sum(total, 1), float("-inf"))
         top, at_row = tl.max(logits, 0, return_indices=True, return_indices_tie_break_left=True)
         token = tl.where(top > best, first + turn * ROWS + at_row, token)
@@ -385,7 +377,7 @@ def attend(
     go through their `norms` first."""
     heads = qkv.shape[1] - 2 * keys.shape[1]
     out = qkv.new_empty(len(qkv), heads * keys.shape[3])
-    launch_attend(cos, sin, qkv, place, keys, values, out, norms, "many", {"AHEAD": 0, "num_warps": 4})
+    launch_attend(cos, sin, qkv, place, keys, values, out, norms, "many", {"AHEAD": 0})
     return out
 
 
@@ -407,5 +399,6 @@ def launch_attend(
     group = max(16, triton.next_power_of_2(heads // kv_heads))
     attend_kernel[(len(place), kv_heads)](
         qkv, norms.q, norms.k, cos, sin, place, keys, values, out, slots, norms.eps,
-        Q=heads, N=kv_heads, D=head_dim, GROUP=group, BLOCK=ATTEND_SLOTS[texts], **options,
+        Q=heads, N=kv_heads, D=head_dim, GROUP=group, BLOCK=ATTEND_SLOTS[texts],
+        num_warps=ATTEND_WARPS[texts], **options,
     )  # fmt: skip

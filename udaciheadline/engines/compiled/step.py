@@ -66,7 +66,7 @@ class Step:
             self._project(self.x, layer.qkv, self._qkv, norm=layer.attention_norm, bias=layer.qkv_bias)
             kernels.launch_attend(
                 model.cos, model.sin, self._qkv, self._place, keys, values, self._read,
-                kernels.Norms(layer.q_norm, layer.k_norm, model.eps), "one", {"num_warps": 8} | self._ahead,
+                kernels.Norms(layer.q_norm, layer.k_norm, model.eps), "one", self._ahead,
             )  # fmt: skip
             yield from self._add(self._read, layer.out, 2 * i + 1)
             self._project(self.x, layer.gate_up, self._active, norm=layer.mlp_norm, gated=True)
@@ -106,7 +106,7 @@ class Step:
 
     def _pick(self) -> Iterator[None]:
         model, hidden, peers = self._model, len(self.x), self._peers
-        shape = tile(*model.head.shape, model.head.element_size(), False, self._processors)
+        shape = tile(len(model.head), hidden, model.head.element_size(), False, self._processors)
         kernels.best_kernel[(self._programs,)](
             self.x, model.norm, model.head, self._values, self._tokens,
             IN=hidden, OUT=len(model.head), ROWS=shape.rows, TURNS=HEAD_ROWS // shape.rows, COLUMNS=shape.columns,

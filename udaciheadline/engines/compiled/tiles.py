@@ -17,7 +17,8 @@ from typing import NamedTuple
 SHORT_BYTES = 48 * 1024  # a multiprocessor's share of a short product at most; its registers hold 256 KB
 ROWS = 8  # of weights a program multiplies at most: gate's and up's together, where gated
 LONG_GATED_ROWS = 2  # of each, in a long product
-COLUMNS = 1024  # at a time at most
+COLUMNS = 1024  # at a time at most; half of it of longer rows than LONGEST, for which registers would not do
+LONGEST = 8192
 IDLE = 1 / 8  # of a row's length that its last tile may hang over the end
 WARPS = 4  # of a program at most
 LOAD = 16  # bytes, the most that a thread asks for at once
@@ -44,7 +45,7 @@ def tile(rows: int, columns: int, size: int, gated: bool, processors: int) -> Ti
     while most > 1 and -(-rows // most) < FILLED * processors:
         most //= 2
     if not short:
-        wide = fitting(columns, COLUMNS)
+        wide = fitting(columns, COLUMNS if columns <= LONGEST else COLUMNS // 2)
         return Tile(most, wide, min(COLUMNS // wide, -(-columns // wide)), WARPS)
     warp = 32 * LOAD // size  # weights that a warp asks for at once
     wide = fitting(columns, WARPS * warp // most)
