@@ -93,6 +93,9 @@ class Layer(nn.Module):
         self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
         self.attention_norm = _weight(source.input_layernorm)  # (h)
         self.qkv = _weight(attention.q_proj, attention.k_proj, attention.v_proj)  # ((q + 2n)d, h)
+        self.qkv_bias: Tensor | None = None  # ((q + 2n)d)
+        self.q_norm: Tensor | None = None  # (d), of each query before rotation
+        self.k_norm: Tensor | None = None  # (d), of each key
         self.out = _weight(attention.o_proj)  # (h, qd)
         self.mlp_norm = _weight(source.post_attention_layernorm)  # (h)
         self.gate_up = _weight(mlp.gate_proj, mlp.up_proj)  # (2f, h)
