@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from random_models import FAMILIES, of_family
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -248,9 +249,12 @@ def test_embedding_and_head_cost_something() -> None:
     assert last == layer * (PROMPT_TOKENS + 20) + 32 * 4096 * 20
 
 
-def test_the_model_of_a_stage_has_its_layers_and_both_ends(main_checkpoint: str) -> None:
-    whole = load_model(main_checkpoint, device="cpu", dtype="float32")
-    part = load_model(main_checkpoint, device="cpu", dtype="float32", stage=division.Stage(range(1, 3), 4))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_model_of_a_stage_has_its_layers_and_both_ends(tmp_path: Path, family: str) -> None:
+    of_family(family, num_hidden_layers=4).save_pretrained(tmp_path)
+    whole = load_model(str(tmp_path), device="cpu", dtype="float32")
+    part = load_model(str(tmp_path), device="cpu", dtype="float32", stage=division.Stage(range(1, 3), 4))
+    assert type(part) is type(whole)
     assert len(part.model.layers) == part.config.num_hidden_layers == 2
     for here, there in zip(part.model.layers, whole.model.layers[1:3], strict=True):
         for mine, theirs in zip(here.parameters(), there.parameters(), strict=True):

@@ -14,6 +14,12 @@ from typing import Any
 
 from udaciheadline.records import Unsupported
 
+
+def head_dim(config: Any) -> int:
+    """Dimensions of a head: those that a configuration names, else the hidden size over the heads."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
 _KEY_VALUE = ("layers.*.self_attn.k_proj", "layers.*.self_attn.v_proj")
 
 
@@ -37,7 +43,7 @@ def keep_own_heads(model: Any, rank: int, ranks: int) -> None:
     this rank's queries read."""
     import torch
 
-    kv_heads, d = model.config.num_key_value_heads, model.config.head_dim
+    kv_heads, d = model.config.num_key_value_heads, head_dim(model.config)
     if kv_heads >= ranks:
         return
     own = rank * kv_heads // ranks

@@ -122,7 +122,7 @@ def load_model(
     weights would be measured as if it were whole.
     """
     import torch
-    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, LlamaForCausalLM
 
     kind: Any = AutoModelForCausalLM
     source: dict[str, Any] = {"pretrained_model_name_or_path": checkpoint}
@@ -137,7 +137,8 @@ def load_model(
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         if stage is not None:
-            kind, source = LlamaForCausalLM, _of_stage(checkpoint, source, stage)
+            source = _of_stage(checkpoint, source, stage)
+            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
         loaded = kind.from_pretrained(
             **source,
             **placement,
@@ -186,7 +187,7 @@ def load_config(checkpoint: str) -> Any:
 
 
 def _of_stage(checkpoint: str, source: dict[str, Any], stage: division.Stage) -> dict[str, Any]:
-    """What from_pretrained takes for a Llama of the stage's layers alone: the others' weights are not even read."""
+    """What from_pretrained takes for a model of the stage's layers alone: the others' weights are not even read."""
     from huggingface_hub import snapshot_download
     from safetensors import safe_open
     from transformers import GenerationConfig
@@ -209,8 +210,10 @@ def _of_stage(checkpoint: str, source: dict[str, Any], stage: division.Stage) ->
             with safe_open(file, framework="pt") as weights:
                 own = filter(name_there, weights.keys())
                 source["state_dict"] |= {name: weights.get_tensor(name) for name in own}
-    source["config"].num_hidden_layers = len(stage.layers)
-    state = source["state_dict"]
+    config, state = source["config"], source["state_dict"]
+    config.num_hidden_layers = len(stage.layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[stage.layers.start : stage.layers.stop]
     return source | {"state_dict": {there: state[name] for name in state if (there := name_there(name))}}
 
 

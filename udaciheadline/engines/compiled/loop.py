@@ -30,7 +30,7 @@ from torch import distributed
 from udaciheadline.checkpoints.division import Stage
 from udaciheadline.data.prompts import extract_headline
 from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
-from udaciheadline.engines.compiled.llama import Llama
+from udaciheadline.engines.compiled.llama import MAX_LENGTH, Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
@@ -38,7 +38,6 @@ from udaciheadline.engines.device import now
 from udaciheadline.engines.texts import end_tokens, fitting, likelihood
 from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
 
-MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}  # of prompts read together: enough to keep the device busy
 PIPELINED_SHARE = 4  # of them for a stage: as long as it reads the first group, those behind it have nothing to do
@@ -61,12 +60,13 @@ class _Text:
 
 
 class CompiledEngine:
-    """Greedy headlines from a transformers Llama, whose weights it takes over (`source` is of no use afterwards).
+    """Greedy headlines from a transformers Llama, or another of `llama.FAMILIES`, whose weights it takes over (`source`
+    is of no use afterwards).
 
     With `alone`, what a single prompt needs is compiled at once, otherwise when the first one comes. `details` are the
     technique's own figures, passed through to the report. With a `stage`, source has just its layers, and this is one
-    rank of a pipeline. Raises Unsupported for a model that is not a Llama, or has too many layers to compile on this
-    CPU, and UsageError where compiling fails.
+    rank of a pipeline. Raises Unsupported for a model of another family, or with too many layers to compile on
+    this CPU, and UsageError where compiling fails.
     """
 
     def __init__(
