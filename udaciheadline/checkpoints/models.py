@@ -111,15 +111,15 @@ def load_model(
     dtype: str,
     quantization: Any = None,
     ranks: int = 1,
-    stage: division.Stage | None = None,
+    part: division.Stage | division.Share | None = None,
 ) -> "PreTrainedModel":
     """The causal language model of a checkpoint on `device`, in the torch dtype named `dtype`.
 
     `quantization` is a transformers quantisation config, applied while loading; BALANCED is a device too: whole layers
-    on all GPUs. With several `ranks`, which have joined a process group, each gets its part of every layer
-    (`division.py`); with a `stage`, a model of just its layers is made. Raises Unsupported for a model that cannot be
-    divided so, and UsageError where the weights cannot be read or do not fit the configuration: a model with missing
-    weights would be measured as if it were whole.
+    on all GPUs. With several `ranks`, which have joined a process group, transformers splits every layer; with a
+    `part`, the model of one rank is made (`division.py`). Raises Unsupported for a model that cannot be divided so, and
+    UsageError where the weights cannot be read or do not fit the configuration: a model with missing weights would be
+    measured as if it were whole.
     """
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, LlamaForCausalLM
@@ -136,8 +136,8 @@ def load_model(
         source["config"] = division.prepare(config, ranks)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
-        if stage is not None:
-            source = _of_stage(checkpoint, source, stage)
+        if part is not None:
+            source = _of_part(checkpoint, source, part)
             kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
         loaded = kind.from_pretrained(
             **source,
@@ -186,35 +186,30 @@ def load_config(checkpoint: str) -> Any:
         raise UsageError(f"{checkpoint}: its configuration cannot be loaded ({_first_line(error)})") from error
 
 
-def _of_stage(checkpoint: str, source: dict[str, Any], stage: division.Stage) -> dict[str, Any]:
-    """What from_pretrained takes for a model of the stage's layers alone: the others' weights are not even read."""
+def _of_part(checkpoint: str, source: dict[str, Any], part: division.Stage | division.Share) -> dict[str, Any]:
+    """What from_pretrained takes for the model of this part alone: what others have of the weights is not even read."""
     from huggingface_hub import snapshot_download
     from safetensors import safe_open
     from transformers import GenerationConfig
 
-    def name_there(name: str) -> str | None:
-        layer = re.match(r"model\.layers\.(\d+)\.", name)
-        if layer is None:
-            return name
-        number = int(layer[1])
-        return f"model.layers.{number - stage.layers.start}.{name[layer.end() :]}" if number in stage.layers else None
+    def own(weights: dict[str, Any]) -> dict[str, Any]:
+        return {there: part.cut(name, weights[name]) for name in weights if (there := part.name(name))}
 
-    if "state_dict" not in source:
-        folder = checkpoint
-        if not Path(folder).is_dir():
-            folder = snapshot_download(checkpoint, allow_patterns="*.safetensors")
-        source = {"pretrained_model_name_or_path": None, "config": load_config(checkpoint), "state_dict": {}}
-        with contextlib.suppress(OSError):  # a checkpoint may come without
-            source["generation_config"] = GenerationConfig.from_pretrained(checkpoint)
-        for file in sorted(Path(folder).glob("model*.safetensors")):
-            with safe_open(file, framework="pt") as weights:
-                own = filter(name_there, weights.keys())
-                source["state_dict"] |= {name: weights.get_tensor(name) for name in own}
-    config, state = source["config"], source["state_dict"]
-    config.num_hidden_layers = len(stage.layers)
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[stage.layers.start : stage.layers.stop]
-    return source | {"state_dict": {there: state[name] for name in state if (there := name_there(name))}}
+    if "state_dict" in source:
+        return source | {"config": part.config(source["config"]), "state_dict": own(source["state_dict"])}
+    state: dict[str, Any] = {}
+    folder = checkpoint
+    if not Path(folder).is_dir():
+        folder = snapshot_download(checkpoint, allow_patterns="*.safetensors")
+    for file in sorted(Path(folder).glob("model*.safetensors")):
+        with safe_open(file, framework="pt") as weights:
+            names = weights.keys()
+            state |= own({name: weights.get_slice(name) for name in names})
+    config = part.config(load_config(checkpoint))
+    source = {"pretrained_model_name_or_path": None, "config": config, "state_dict": state}
+    with contextlib.suppress(OSError):  # a checkpoint may come without
+        source["generation_config"] = GenerationConfig.from_pretrained(checkpoint)
+    return source
 
 
 def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:

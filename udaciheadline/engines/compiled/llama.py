@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from udaciheadline.checkpoints.division import Stage, head_dim, local
+from udaciheadline.checkpoints.division import Share, Stage, head_dim
 from udaciheadline.engines.compiled.ranks import Alone, Split
 from udaciheadline.records import Unsupported
 
@@ -145,26 +145,24 @@ class Llama(nn.Module):
     """The model, filled from a transformers Llama or another of the FAMILIES, whose weights it takes over layer by
     layer: `source` is of no use afterwards, and no second copy of the weights is ever held.
 
-    `length` is the longest text in tokens, prompt and headline together. From a source that is split over ranks
-    (`checkpoints/division.py`) it takes this rank's part: its heads, its channels, its rows of the vocabulary. Of a
-    `stage`, source has just the layers; the first has the embedding, the last the head. Raises Unsupported for a model
+    `length` is the longest text in tokens, prompt and headline together. Of several ranks, source is this one's `part`
+    (`checkpoints/division.py`): a share of every layer and of the vocabulary, or a stage, of which the first has the
+    embedding and the last the head. Raises Unsupported for a model
     of another family, or with something that these do not have as published.
     """
 
-    def __init__(self, source: Any, length: int, stage: Stage | None = None) -> None:
+    def __init__(self, source: Any, length: int, part: Stage | Share | None = None) -> None:
         super().__init__()
         config = source.config
         check(config)
-        self.stage = stage or Stage(range(config.num_hidden_layers), config.num_hidden_layers)
+        whole = Stage(range(config.num_hidden_layers), config.num_hidden_layers)
+        self.stage = part if isinstance(part, Stage) else whole
+        self.ranks = Split(part) if isinstance(part, Share) else Alone()
         self.head_dim = head_dim(config)
         self.eps, self.length = config.rms_norm_eps, length
         self.vocabulary = config.vocab_size
-        # It is the layers that say how many ranks there are: a plan may leave the embedding whole.
-        own_heads = len(local(source.model.layers[0].self_attn.q_proj.weight)) // self.head_dim
-        ranks = config.num_attention_heads // own_heads
-        self.ranks = Alone() if ranks == 1 else Split(self.vocabulary // ranks)
-        embedding = self.ranks.own(_weight(source.model.embed_tokens))  # (vocabulary, h)
-        head = embedding if config.tie_word_embeddings else self.ranks.own(_weight(source.lm_head))
+        embedding = _weight(source.model.embed_tokens)  # (vocabulary, h)
+        head = embedding if config.tie_word_embeddings else _weight(source.lm_head)
         self.embedding: Any = embedding if self.stage.first else None
         self.head: Any = head if self.stage.last else None
         self.norm = _weight(source.model.norm)
@@ -301,8 +299,8 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
 
 
 def _weight(*modules: Any, name: str = "weight") -> nn.Parameter:
-    """Their weights (or biases), or this rank's parts of them, one under the other."""
-    weights = [local(getattr(module, name).detach()) for module in modules]
+    """Their weights (or biases), one under the other."""
+    weights = [getattr(module, name).detach() for module in modules]
     return nn.Parameter(weights[0] if len(weights) == 1 else torch.cat(weights), requires_grad=False)
 
 

@@ -49,7 +49,7 @@ class Step:
             self._tokens = last.new_empty(self._programs, dtype=torch.int32)
         self._columns = _dividing(hidden, COLUMNS)
         self._inboxes = (None, None) if peers is None else (peers.inboxes, peers.step)
-        self._first_token = peers.rank * len(model.embedding) if peers else 0
+        self._first_token = model.ranks.first_token
         ahead = last.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(last.device) >= (9, 0)
         self._ahead = {"AHEAD": True, "launch_pdl": True} if ahead else {"AHEAD": False}
 
