@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from random_models import FAMILIES, of_family, small
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Qwen2Config
 
-from udaciheadline.checkpoints import division
+from udaciheadline.checkpoints import division, growth
 from udaciheadline.checkpoints.division import Share
 from udaciheadline.checkpoints.models import load_model
 from udaciheadline.data import newswire
@@ -175,6 +175,18 @@ def test_a_rank_loads_its_part_and_keeps_nothing_of_the_others(folders: dict[str
     assert part.lm_head.weight is part.model.embed_tokens.weight
     assert all(p.untyped_storage().nbytes() == p.nbytes for p in part.parameters())
     assert part.generation_config.eos_token_id == whole.generation_config.eos_token_id
+
+
+@pytest.mark.parametrize("part", [Share, division.Stage])
+def test_a_rank_of_a_grown_model_makes_its_part_alone(monkeypatch: pytest.MonkeyPatch, part: type) -> None:
+    monkeypatch.setitem(growth.SHAPES, "tiny", growth.Shape(264, 4, 8, 4, 64, 513, 8193, True))
+    whole = load_model("shape:tiny/main", device="cpu", dtype="float32")
+    own = Share(whole.config, 0, 3) if part is Share else division.Stage(range(1, 3), 4)
+    found = load_model("shape:tiny/main", device="cpu", dtype="float32", part=own).state_dict()
+    state = whole.state_dict()
+    expected = {there: own.cut(name, state[name]) for name in state if (there := own.name(name))}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_padding_token_that_is_another_ranks_is_none_of_this_one() -> None:
