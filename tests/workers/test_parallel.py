@@ -253,7 +253,7 @@ def test_embedding_and_head_cost_something() -> None:
 def test_the_model_of_a_stage_has_its_layers_and_both_ends(tmp_path: Path, family: str) -> None:
     of_family(family, num_hidden_layers=4).save_pretrained(tmp_path)
     whole = load_model(str(tmp_path), device="cpu", dtype="float32")
-    part = load_model(str(tmp_path), device="cpu", dtype="float32", part=division.Stage(range(1, 3), 4))
+    part = load_model(str(tmp_path), device="cpu", dtype="float32", stage=division.Stage(range(1, 3), 4))
     assert type(part) is type(whole)
     assert len(part.model.layers) == part.config.num_hidden_layers == 2
     for here, there in zip(part.model.layers, whole.model.layers[1:3], strict=True):
@@ -263,11 +263,13 @@ def test_the_model_of_a_stage_has_its_layers_and_both_ends(tmp_path: Path, famil
     assert part.generation_config.eos_token_id == whole.generation_config.eos_token_id
 
 
-@pytest.mark.parametrize("part", [None, division.Stage(range(2), 4)])
+@pytest.mark.parametrize(
+    "part", [{}, {"stage": division.Stage(range(2), 4)}, {"share": division.Share(LlamaConfig(), 0, 2)}]
+)
 def test_weights_that_cannot_be_read_are_a_usage_error_of_a_part_too(main_copy: Path, part) -> None:
     (main_copy / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UsageError, match="it cannot be loaded as a causal language model"):
-        load_model(str(main_copy), device="cpu", dtype="float32", part=part)
+        load_model(str(main_copy), device="cpu", dtype="float32", **part)
 
 
 def test_the_ranks_of_a_grown_model_get_their_parts_of_each_weight() -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from random_models import FAMILIES, of_family, small
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, Qwen2Config
 
 from udaciheadline.checkpoints import division, growth
@@ -164,7 +166,7 @@ def test_fewer_query_heads_than_ranks_are_unsupported() -> None:
 def test_a_rank_loads_its_part_and_keeps_nothing_of_the_others(folders: dict[str, str]) -> None:
     whole = load_model(folders["qwen2"], device="cpu", dtype="float32")
     share = Share(whole.config, 1, 2)
-    part = load_model(folders["qwen2"], device="cpu", dtype="float32", part=share)
+    part = load_model(folders["qwen2"], device="cpu", dtype="float32", share=share)
     d = 16
     theirs, mine = whole.model.layers[1], part.model.layers[1]
     assert torch.equal(mine.self_attn.q_proj.weight, theirs.self_attn.q_proj.weight[6 * d :])
@@ -177,16 +179,23 @@ def test_a_rank_loads_its_part_and_keeps_nothing_of_the_others(folders: dict[str
     assert part.generation_config.eos_token_id == whole.generation_config.eos_token_id
 
 
-@pytest.mark.parametrize("part", [Share, division.Stage])
-def test_a_rank_of_a_grown_model_makes_its_part_alone(monkeypatch: pytest.MonkeyPatch, part: type) -> None:
+def test_a_rank_of_a_grown_model_makes_its_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(growth.SHAPES, "tiny", growth.Shape(264, 4, 8, 4, 64, 513, 8193, True))
     whole = load_model("shape:tiny/main", device="cpu", dtype="float32")
-    own = Share(whole.config, 0, 3) if part is Share else division.Stage(range(1, 3), 4)
-    found = load_model("shape:tiny/main", device="cpu", dtype="float32", part=own).state_dict()
-    state = whole.state_dict()
-    expected = {there: own.cut(name, state[name]) for name in state if (there := own.name(name))}
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    share = Share(whole.config, 0, 3)
+    found = load_model("shape:tiny/main", device="cpu", dtype="float32", share=share).state_dict()
+    assert found.keys() == whole.state_dict().keys()
+    assert all(torch.equal(found[name], share.cut(name, weight)) for name, weight in whole.state_dict().items())
+
+
+def test_a_rank_reads_the_files_that_transformers_reads(tmp_path: Path) -> None:
+    """Those of the index, where there is no single one; whatever else lies there."""
+    model = of_family("llama")
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    save_file({"model.norm.weight": torch.zeros(32)}, tmp_path / "model-fp32.safetensors")
+    part = load_model(str(tmp_path), device="cpu", dtype="float32", share=Share(model.config, 0, 2))
+    assert torch.equal(part.model.norm.weight, model.model.norm.weight)
 
 
 def test_a_padding_token_that_is_another_ranks_is_none_of_this_one() -> None:

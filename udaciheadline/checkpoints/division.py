@@ -1,15 +1,14 @@
 """How a model is divided over ranks: a share of every layer for each (tensor parallelism), or some whole layers
 (pipeline parallelism).
 
-The compiled engine's ranks load a `Share` or a `Stage`: each is a model of its own, a smaller one of the same family,
-whose weights are cut out of the whole model's while they are read.
+The compiled engine's ranks have a `Share` or a `Stage`: each is a model of its own, a smaller one of the same family,
+and only its part of the weights is read.
 
 For `generate`, transformers reads and splits the weights by the plan in a model's configuration (`base_model_tp_plan`),
 evenly or not at all. What it leaves to us are key-value heads: where there are fewer than ranks, a head has to be on
 several.
 """
 
-import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -100,10 +99,6 @@ class Share:
         own.pad_token_id = None  # it may be another rank's
         return own
 
-    def name(self, name: str) -> str | None:
-        """What a weight is called in this rank's model, None where it has nothing of it."""
-        return name
-
     def cut(self, name: str, weight: Any) -> "Tensor":
         """This rank's part of a weight or bias, which is a tensor, or can be read by `weight[...]`."""
         d, every = head_dim(self.of), slice(None)
@@ -134,27 +129,6 @@ class Stage:
     def last(self) -> bool:
         """Whether it writes tokens."""
         return self.layers.stop == self.of
-
-    def config(self, whole: Any) -> Any:
-        """The configuration of the model that this rank has."""
-        own = deepcopy(whole)
-        own.num_hidden_layers = len(self.layers)
-        if getattr(whole, "layer_types", None):
-            own.layer_types = whole.layer_types[self.layers.start : self.layers.stop]
-        return own
-
-    def name(self, name: str) -> str | None:
-        """What a weight is called in this rank's model, None where it has nothing of it."""
-        layer = re.match(r"model\.layers\.(\d+)\.", name)
-        if layer is None:
-            return name
-        number = int(layer[1])
-        return f"model.layers.{number - self.layers.start}.{name[layer.end() :]}" if number in self.layers else None
-
-    def cut(self, name: str, weight: Any) -> "Tensor":
-        """The weight, which is a tensor, or can be read by `weight[...]`."""
-        part: Tensor = weight[:]
-        return part
 
 
 def stages(costs: Sequence[float], ranks: int) -> list[Stage]:

@@ -111,15 +111,16 @@ def load_model(
     dtype: str,
     quantization: Any = None,
     ranks: int = 1,
-    part: division.Stage | division.Share | None = None,
+    stage: division.Stage | None = None,
+    share: division.Share | None = None,
 ) -> "PreTrainedModel":
     """The causal language model of a checkpoint on `device`, in the torch dtype named `dtype`.
 
     `quantization` is a transformers quantisation config, applied while loading; BALANCED is a device too: whole layers
     on all GPUs. With several `ranks`, which have joined a process group, transformers splits every layer; with a
-    `part`, the model of one rank is made (`division.py`). Raises Unsupported for a model that cannot be divided so, and
-    UsageError where the weights cannot be read or do not fit the configuration: a model with missing weights would be
-    measured as if it were whole.
+    `stage` or a `share`, the model of just this rank's part is made (`division.py`). Raises Unsupported for a model
+    that cannot be divided so, and UsageError where the weights cannot be read or do not fit the configuration: a model
+    with missing weights would be measured as if it were whole.
     """
     import torch
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, LlamaForCausalLM
@@ -136,8 +137,11 @@ def load_model(
         source["config"] = division.prepare(config, ranks)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
-        if part is not None:
-            source = _of_part(checkpoint, source, part)
+        if stage is not None:
+            source = _of_stage(checkpoint, source, stage)
+            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
+        if share is not None:
+            source = _of_share(source, source.get("config") or load_config(checkpoint), share)
             kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
         loaded = kind.from_pretrained(
             **source,
@@ -186,30 +190,60 @@ def load_config(checkpoint: str) -> Any:
         raise UsageError(f"{checkpoint}: its configuration cannot be loaded ({_first_line(error)})") from error
 
 
-def _of_part(checkpoint: str, source: dict[str, Any], part: division.Stage | division.Share) -> dict[str, Any]:
-    """What from_pretrained takes for the model of this part alone: what others have of the weights is not even read."""
+def _of_stage(checkpoint: str, source: dict[str, Any], stage: division.Stage) -> dict[str, Any]:
+    """What from_pretrained takes for a model of the stage's layers alone: the others' weights are not even read."""
     from huggingface_hub import snapshot_download
     from safetensors import safe_open
     from transformers import GenerationConfig
 
-    def own(weights: dict[str, Any]) -> dict[str, Any]:
-        return {there: part.cut(name, weights[name]) for name in weights if (there := part.name(name))}
+    def name_there(name: str) -> str | None:
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        if layer is None:
+            return name
+        number = int(layer[1])
+        return f"model.layers.{number - stage.layers.start}.{name[layer.end() :]}" if number in stage.layers else None
 
-    if "state_dict" in source:
-        return source | {"config": part.config(source["config"]), "state_dict": own(source["state_dict"])}
+    if "state_dict" not in source:
+        folder = checkpoint
+        if not Path(folder).is_dir():
+            folder = snapshot_download(checkpoint, allow_patterns="*.safetensors")
+        source = {"pretrained_model_name_or_path": None, "config": load_config(checkpoint), "state_dict": {}}
+        with contextlib.suppress(OSError):  # a checkpoint may come without
+            source["generation_config"] = GenerationConfig.from_pretrained(checkpoint)
+        for file in sorted(Path(folder).glob("model*.safetensors")):
+            with safe_open(file, framework="pt") as weights:
+                own = filter(name_there, weights.keys())
+                source["state_dict"] |= {name: weights.get_tensor(name) for name in own}
+    config, state = source["config"], source["state_dict"]
+    config.num_hidden_layers = len(stage.layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[stage.layers.start : stage.layers.stop]
+    return source | {"state_dict": {there: state[name] for name in state if (there := name_there(name))}}
+
+
+def _of_share(source: dict[str, Any], config: Any, share: division.Share) -> dict[str, Any]:
+    """What from_pretrained takes for the model of one rank alone: what others have of each weight is not even read."""
+    from huggingface_hub import snapshot_download
+    from safetensors import safe_open
+    from transformers import GenerationConfig
+
+    made = {"pretrained_model_name_or_path": None, "config": share.config(config)}
+    if grown := source.get("state_dict"):
+        return source | made | {"state_dict": {name: share.cut(name, weight) for name, weight in grown.items()}}
+    folder = Path(source["pretrained_model_name_or_path"])
+    if not folder.is_dir():
+        folder = Path(snapshot_download(str(folder), allow_patterns="*.safetensors*"))
+    files = {"model.safetensors"}  # the order in which transformers looks for them, too
+    if not (folder / "model.safetensors").exists():
+        files = set(json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))["weight_map"].values())
     state: dict[str, Any] = {}
-    folder = checkpoint
-    if not Path(folder).is_dir():
-        folder = snapshot_download(checkpoint, allow_patterns="*.safetensors")
-    for file in sorted(Path(folder).glob("model*.safetensors")):
-        with safe_open(file, framework="pt") as weights:
+    for file in files:
+        with safe_open(folder / file, framework="pt") as weights:
             names = weights.keys()
-            state |= own({name: weights.get_slice(name) for name in names})
-    config = part.config(load_config(checkpoint))
-    source = {"pretrained_model_name_or_path": None, "config": config, "state_dict": state}
+            state |= {name: share.cut(name, weights.get_slice(name)) for name in names}
     with contextlib.suppress(OSError):  # a checkpoint may come without
-        source["generation_config"] = GenerationConfig.from_pretrained(checkpoint)
-    return source
+        made["generation_config"] = GenerationConfig.from_pretrained(folder)
+    return made | {"state_dict": state}
 
 
 def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:

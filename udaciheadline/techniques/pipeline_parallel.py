@@ -47,10 +47,10 @@ def build(spec: EngineSpec) -> Engine:
     config = load_config(spec.model)
     check(config)
     stage = stages(layer_costs(config, spec.max_new_tokens), spec.ranks)[distributed.get_rank()]
-    model = load_model(spec.model, device=spec.device, dtype=spec.dtype, part=stage)
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype, stage=stage)
     details = {"layers": float(len(stage.layers))}
     tokenizer = load_tokenizer(spec.model)
-    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details, part=stage)
+    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details, stage=stage)
 
 
 TECHNIQUES = (

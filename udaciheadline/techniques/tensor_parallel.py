@@ -41,8 +41,8 @@ def build(spec: EngineSpec) -> Engine:
     config = load_config(spec.model)
     check(config)
     share = Share(config, distributed.get_rank(), spec.ranks)
-    model = load_model(spec.model, device=spec.device, dtype=spec.dtype, part=share)
-    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, part=share)
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype, share=share)
+    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, share=share)
 
 
 TECHNIQUES = (

@@ -88,7 +88,7 @@ def split(source: LlamaForCausalLM, ranks: int) -> list[Llama]:
     for share in (Share(source.config, rank, ranks) for rank in range(ranks)):
         own = LlamaForCausalLM(share.config(source.config)).eval()
         own.load_state_dict({name: share.cut(name, weight) for name, weight in source.state_dict().items()})
-        made.append(Llama(own, SLOTS, share))
+        made.append(Llama(own, SLOTS, share=share))
     return made
 
 

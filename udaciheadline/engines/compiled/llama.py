@@ -145,19 +145,18 @@ class Llama(nn.Module):
     """The model, filled from a transformers Llama or another of the FAMILIES, whose weights it takes over layer by
     layer: `source` is of no use afterwards, and no second copy of the weights is ever held.
 
-    `length` is the longest text in tokens, prompt and headline together. Of several ranks, source is this one's `part`
-    (`checkpoints/division.py`): a share of every layer and of the vocabulary, or a stage, of which the first has the
-    embedding and the last the head. Raises Unsupported for a model
+    `length` is the longest text in tokens, prompt and headline together. Of several ranks, source is this one's `stage`,
+    of which the first has the embedding and the last the head, or its `share` of every layer and of the vocabulary
+    (`checkpoints/division.py`). Raises Unsupported for a model
     of another family, or with something that these do not have as published.
     """
 
-    def __init__(self, source: Any, length: int, part: Stage | Share | None = None) -> None:
+    def __init__(self, source: Any, length: int, stage: Stage | None = None, share: Share | None = None) -> None:
         super().__init__()
         config = source.config
         check(config)
-        whole = Stage(range(config.num_hidden_layers), config.num_hidden_layers)
-        self.stage = part if isinstance(part, Stage) else whole
-        self.ranks = Split(part) if isinstance(part, Share) else Alone()
+        self.stage = stage or Stage(range(config.num_hidden_layers), config.num_hidden_layers)
+        self.ranks = Split(share) if share else Alone()
         self.head_dim = head_dim(config)
         self.eps, self.length = config.rms_norm_eps, length
         self.vocabulary = config.vocab_size

@@ -64,8 +64,8 @@ class CompiledEngine:
     is of no use afterwards).
 
     With `alone`, what a single prompt needs is compiled at once, otherwise when the first one comes. `details` are the
-    technique's own figures, passed through to the report. Of several ranks, source is the model of this one's `part`.
-    Raises Unsupported for a model of another family, or with too many layers to compile on
+    technique's own figures, passed through to the report. Of several ranks, source is the model of this one's `stage`
+    or `share`. Raises Unsupported for a model of another family, or with too many layers to compile on
     this CPU, and UsageError where compiling fails.
     """
 
@@ -77,14 +77,15 @@ class CompiledEngine:
         max_new_tokens: int,
         alone: bool = True,
         details: dict[str, float] | None = None,
-        part: Stage | Share | None = None,
+        stage: Stage | None = None,
+        share: Share | None = None,
     ) -> None:
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
         self._ends = end_tokens(source, tokenizer)
-        parameters = part.parameters if isinstance(part, Share) else source.num_parameters()
-        self._model = Llama(source, MAX_LENGTH, part)
-        self._line = Line() if isinstance(part, Stage) else None
-        self._ranks = distributed.get_world_size() if part else 1
+        parameters = share.parameters if share else source.num_parameters()
+        self._model = Llama(source, MAX_LENGTH, stage, share)
+        self._line = Line() if stage else None
+        self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
         # On a CPU, what goes between ranks cannot be part of a program.
