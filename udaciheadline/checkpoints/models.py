@@ -129,17 +129,18 @@ def load_model(
     quantization: Any = None,
     ranks: int = 1,
     stage: division.Stage | None = None,
+    share: division.Share | None = None,
 ) -> "PreTrainedModel":
     """The causal language model of a checkpoint on `device`, in the torch dtype named `dtype`.
 
     `quantization` is a transformers quantisation config, applied while loading; BALANCED is a device too: whole layers
-    on all GPUs. With several `ranks`, which have joined a process group, each gets its part of every layer
-    (`division.py`); with a `stage`, a model of just its layers is made. Raises Unsupported for a model that cannot be
-    divided so, and UsageError where the weights cannot be read or do not fit the configuration: a model with missing
-    weights would be measured as if it were whole.
+    on all GPUs. With several `ranks`, which have joined a process group, transformers splits every layer; with a
+    `stage` or a `share`, the model of just this rank's part is made (`division.py`). Raises Unsupported for a model
+    that cannot be divided so, and UsageError where the weights cannot be read or do not fit the configuration: a model
+    with missing weights would be measured as if it were whole.
     """
     import torch
-    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, LlamaForCausalLM
 
     kind: Any = AutoModelForCausalLM
     source: dict[str, Any] = {"pretrained_model_name_or_path": checkpoint}
@@ -154,7 +155,11 @@ def load_model(
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         if stage is not None:
-            kind, source = LlamaForCausalLM, _of_stage(checkpoint, source, stage)
+            source = _of_stage(checkpoint, source, stage)
+            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
+        if share is not None:
+            source = _of_share(source, source.get("config") or load_config(checkpoint), share)
+            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
         loaded = kind.from_pretrained(
             **source,
             **placement,
@@ -203,7 +208,7 @@ def load_config(checkpoint: str) -> Any:
 
 
 def _of_stage(checkpoint: str, source: dict[str, Any], stage: division.Stage) -> dict[str, Any]:
-    """What from_pretrained takes for a Llama of the stage's layers alone: the others' weights are not even read."""
+    """What from_pretrained takes for a model of the stage's layers alone: the others' weights are not even read."""
     from huggingface_hub import snapshot_download
     from safetensors import safe_open
     from transformers import GenerationConfig
@@ -226,9 +231,36 @@ def _of_stage(checkpoint: str, source: dict[str, Any], stage: division.Stage) ->
             with safe_open(file, framework="pt") as weights:
                 own = filter(name_there, weights.keys())
                 source["state_dict"] |= {name: weights.get_tensor(name) for name in own}
-    source["config"].num_hidden_layers = len(stage.layers)
-    state = source["state_dict"]
+    config, state = source["config"], source["state_dict"]
+    config.num_hidden_layers = len(stage.layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[stage.layers.start : stage.layers.stop]
     return source | {"state_dict": {there: state[name] for name in state if (there := name_there(name))}}
+
+
+def _of_share(source: dict[str, Any], config: Any, share: division.Share) -> dict[str, Any]:
+    """What from_pretrained takes for the model of one rank alone: what others have of each weight is not even read."""
+    from huggingface_hub import snapshot_download
+    from safetensors import safe_open
+    from transformers import GenerationConfig
+
+    made = {"pretrained_model_name_or_path": None, "config": share.config(config)}
+    if grown := source.get("state_dict"):
+        return source | made | {"state_dict": {name: share.cut(name, weight) for name, weight in grown.items()}}
+    folder = Path(source["pretrained_model_name_or_path"])
+    if not folder.is_dir():
+        folder = Path(snapshot_download(str(folder), allow_patterns="*.safetensors*"))
+    files = {"model.safetensors"}  # the order in which transformers looks for them, too
+    if not (folder / "model.safetensors").exists():
+        files = set(json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))["weight_map"].values())
+    state: dict[str, Any] = {}
+    for file in files:
+        with safe_open(folder / file, framework="pt") as weights:
+            names = weights.keys()
+            state |= {name: share.cut(name, weights.get_slice(name)) for name in names}
+    with contextlib.suppress(OSError):  # a checkpoint may come without
+        made["generation_config"] = GenerationConfig.from_pretrained(folder)
+    return made | {"state_dict": state}
 
 
 def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from typing import Any
 import torch
 from torch import distributed
 
-from udaciheadline.checkpoints.division import Stage
+from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
-from udaciheadline.engines.compiled.llama import Llama
+from udaciheadline.engines.compiled.llama import MAX_LENGTH, Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
@@ -46,7 +46,6 @@ from udaciheadline.engines.texts import (
 )
 from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
 
-MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}  # of prompts read together: enough to keep the device busy
 PIPELINED_SHARE = 4  # of them for a stage: as long as it reads the first group, those behind it have nothing to do
@@ -69,12 +68,13 @@ class _Text:
 
 
 class CompiledEngine:
-    """Greedy headlines from a transformers Llama, whose weights it takes over (`source` is of no use afterwards).
+    """Greedy headlines from a transformers Llama, or another of `llama.FAMILIES`, whose weights it takes over (`source`
+    is of no use afterwards).
 
     With `alone`, what a single prompt needs is compiled at once, otherwise when the first one comes. `details` are the
-    technique's own figures, passed through to the report. With a `stage`, source has just its layers, and this is one
-    rank of a pipeline. Raises Unsupported for a model that is not a Llama, or has too many layers to compile on this
-    CPU, and UsageError where compiling fails.
+    technique's own figures, passed through to the report. Of several ranks, source is the model of this one's `stage`
+    or `share`. Raises Unsupported for a model of another family, or with too many layers to compile on
+    this CPU, and UsageError where compiling fails.
     """
 
     def __init__(
@@ -87,11 +87,12 @@ class CompiledEngine:
         alone: bool = True,
         details: dict[str, float] | None = None,
         stage: Stage | None = None,
+        share: Share | None = None,
     ) -> None:
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
         self._ending = Ending(source, tokenizer, stop)
-        parameters = source.num_parameters()
-        self._model = Llama(source, MAX_LENGTH, stage)
+        parameters = share.parameters if share else source.num_parameters()
+        self._model = Llama(source, MAX_LENGTH, stage, share)
         self._line = Line() if stage else None
         self._logits = partial(self._line.logits, self._model) if self._line else self._model
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count

@@ -47,7 +47,7 @@ class Step:
             self._tokens = last.new_empty(self._programs, dtype=torch.int32)
         self._block = min(triton.next_power_of_2(hidden), BLOCK)
         self._inboxes = (None, None) if peers is None else (peers.inboxes, peers.step)
-        self._first_token = peers.rank * len(model.embedding) if peers else 0
+        self._first_token = model.ranks.first_token
         ahead = last.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(last.device) >= (9, 0)
         self._ahead = {"AHEAD": kernels.BEFORE, "launch_pdl": True} if ahead else {"AHEAD": 0}
         self._processors = torch.cuda.get_device_properties(last.device).multi_processor_count if last.is_cuda else 1
