@@ -37,12 +37,12 @@ def build(spec: EngineSpec) -> Engine:
     tokenizer = load_tokenizer(spec.model)
     if spec.engine == "transformers":
         model = load_model(spec.model, device=spec.device, dtype=spec.dtype, ranks=spec.ranks)
-        return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens)
+        return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop)
     config = load_config(spec.model)
     check(config)
     share = Share(config, distributed.get_rank(), spec.ranks)
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, share=share)
-    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, share=share)
+    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, share=share)
 
 
 TECHNIQUES = (

@@ -145,10 +145,10 @@ class Llama(nn.Module):
     """The model, filled from a transformers Llama or another of the FAMILIES, whose weights it takes over layer by
     layer: `source` is of no use afterwards, and no second copy of the weights is ever held.
 
-    `length` is the longest text in tokens, prompt and headline together. Of several ranks, source is this one's `stage`,
-    of which the first has the embedding and the last the head, or its `share` of every layer and of the vocabulary
-    (`checkpoints/division.py`). Raises Unsupported for a model
-    of another family, or with something that these do not have as published.
+    `length` is the longest text in tokens, prompt and headline together. Of several ranks, source is this one's
+    `stage`, of which the first has the embedding and the last the head, or its `share` of every layer and of the
+    vocabulary (`checkpoints/division.py`). Raises Unsupported for a model of another family, or with something that
+    these do not have as published.
     """
 
     def __init__(self, source: Any, length: int, stage: Stage | None = None, share: Share | None = None) -> None:
