@@ -14,7 +14,7 @@ from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
 from udaciheadline.session.store import Store, table_row
 from udaciheadline.techniques import Technique, select
-from udaciheadline.workers import worker
+from udaciheadline.workers import processes, worker
 
 if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
@@ -132,6 +132,10 @@ class Session:
             lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
+        if not processes.forks():
+            lines.append(
+                "Workers were started anew, not forked: a library that is imported before them has touched CUDA."
+            )
         seconds = time.perf_counter() - self._start
         share = 1 - run.useful_seconds / seconds
         lines.append(f"{seconds:.0f} s, of which {share:.0%} outside generation, building and warm-up.")
