@@ -97,9 +97,19 @@ class Session:
             useful_seconds=starting,
             hosts=hosts,
         )
+        if any(not technique.unavailable(spec) for technique in wanted):
+            self._build_reference()
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
         self.records: list[Record] = []
         self.headlines: dict[str, list[str]] = {}
+
+    def _build_reference(self) -> None:
+        """Every row is measured beside it: without it there is nothing to measure. Raises UsageError."""
+        try:
+            self.run.reference_info()
+        except worker.WorkerError as error:
+            subject = "" if error.status == "error" else f"--model {self._option.model}: "
+            raise UsageError(f"{subject}{error.reason}") from None
 
     def keep(self, row: Row) -> None:
         """Stores a row that has ended, and the tables with it."""
