@@ -13,7 +13,7 @@ from udaciheadline.checkpoints import growth, models
 from udaciheadline.data import articles, prompts
 from udaciheadline.engines import ENGINES
 from udaciheadline.records import UsageError
-from udaciheadline.session.row import Row
+from udaciheadline.session.row import Row, RowFailed
 from udaciheadline.session.session import Session, check_options, chosen_techniques
 from udaciheadline.techniques import techniques
 from udaciheadline.workers.processes import redact
@@ -188,6 +188,18 @@ def row(request: pytest.FixtureRequest, bench_session: Session) -> Iterator[Row]
             bench_session.keep(row)
     finally:
         row.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A row that has ended is one failure, of the first test that meets the end: the others are skipped."""
+    try:
+        return (yield)
+    except RowFailed:
+        row: Row = item.funcargs["row"]
+        if why := row.tell_end():
+            raise pytest.fail.Exception(why, pytrace=False) from None
+        raise pytest.skip.Exception(f"{row.technique.name}: the row ended ({row.status})") from None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -281,3 +281,30 @@ def test_a_job_that_runs_out_of_memory_ends_the_row(worker: type[FakeWorker], mo
     with pytest.raises(RowFailed, match="online: oom: no memory is left"):
         assert row.batch_size
     assert row.record().status == "oom"
+
+
+@pytest.mark.parametrize(("status", "last"), [("crash", "\nTraceback of the worker"), ("oom", ""), ("error", "")])
+def test_why_a_row_has_ended_is_told_once_with_the_workers_last_words_where_it_crashed(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, status: str, last: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise WorkerError(status, "the weights are upside down", "Traceback of the worker")
+
+    row = row_of(ONLINE)
+    assert row.tell_end() == ""
+    monkeypatch.setattr(worker, "generate", refuse)
+    with pytest.raises(RowFailed):
+        row.finish_rounds()
+    assert row.tell_end() == f"online: {status}: the weights are upside down{last}"
+    assert row.tell_end() == ""
+
+
+def test_a_row_that_is_skipped_halfway_is_no_failure(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise WorkerError("skipped", "its layers are round")
+
+    row = row_of(ONLINE)
+    monkeypatch.setattr(worker, "generate", refuse)
+    with pytest.raises(RowFailed):
+        row.finish_rounds()
+    assert row.tell_end() == ""

@@ -48,6 +48,7 @@ class Row:
         self.run, self.technique = run, technique
         self._began, self._seconds = time.monotonic(), run.row_seconds()
         self.status, self.reason = "ok", ""
+        self._last_words, self._told = "", False  # of the worker, where it crashed or hung
         self._rounds = Rounds(run, technique, self._generate)
         self.generations = self._rounds.own
         self.reference_generations = self._rounds.others[REFERENCE]
@@ -304,6 +305,14 @@ class Row:
         if self.status != "ok":
             raise RowFailed(f"{self.technique.name}: {self.status}: {self.reason}")
 
+    def tell_end(self) -> str:
+        """Why the row has ended, with what its worker wrote last where that crashed or hung; only once, and nothing of
+        a row that was skipped: then an empty text."""
+        if self._told or self.status in ("ok", "skipped"):
+            return ""
+        self._told = True
+        return f"{self.technique.name}: {self.status}: {self.reason}\n{self._last_words}".rstrip()
+
     def record(self) -> Record:
         """The row as it stands."""
         measurement: Measurement | None = None
@@ -387,5 +396,6 @@ class Row:
             yield
         except WorkerError as error:
             self.status, self.reason = error.status, error.reason
-            details = f"\n{error.details}" if error.details else ""
-            raise RowFailed(f"{self.technique.name}: {error.status}: {error.reason}{details}") from None
+            if error.status in ("crash", "timeout"):
+                self._last_words = error.details
+            raise RowFailed(f"{self.technique.name}: {error.status}: {error.reason}") from None

@@ -15,8 +15,7 @@ from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
 from udaciheadline.session.store import Store, table_row
 from udaciheadline.techniques import Technique, select
-from udaciheadline.workers import worker
-from udaciheadline.workers.processes import elsewhere
+from udaciheadline.workers import processes, worker
 
 if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
@@ -80,7 +79,7 @@ class Session:
             hosts = gather() if gather else worker.HERE
             ranks = worker.choose_ranks(option.ranks, device, hosts)
             prompt = prompts.make_prompt(
-                option.prompt, chosen.examples, lambda text: elsewhere(models.in_chat_template, model, text)
+                option.prompt, chosen.examples, lambda text: processes.elsewhere(models.in_chat_template, model, text)
             )
         starting = time.perf_counter() - start  # all workers are forked from what this has built
         spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks, option.stop)
@@ -112,9 +111,19 @@ class Session:
         self.run.rows_left = len(rows)
         if option.minutes is not None:
             self.run.deadline = time.monotonic() + 60 * option.minutes - (time.perf_counter() - self._start)
+        if rows:
+            self._build_reference()
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
         self.records: list[Record] = []
         self.headlines: dict[str, list[str]] = {}
+
+    def _build_reference(self) -> None:
+        """Every row is measured beside it: without it there is nothing to measure. Raises UsageError."""
+        try:
+            self.run.reference_info()
+        except worker.WorkerError as error:
+            subject = "" if error.status == "error" else f"--model {self._option.model}: "
+            raise UsageError(f"{subject}{error.reason}") from None
 
     def keep(self, row: Row) -> None:
         """Stores a row that has ended, and the tables with it."""
@@ -151,6 +160,10 @@ class Session:
             lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
+        if not processes.forks():
+            lines.append(
+                "Workers were started anew, not forked: a library that is imported before them has touched CUDA."
+            )
         seconds = time.perf_counter() - self._start
         share = 1 - run.useful_seconds / seconds
         measured = {r.technique: r.measurement.count for r in self.records if r.measurement}

@@ -93,10 +93,10 @@ class Server:
             distributed.barrier()
 
 
-def serve(connection: Connection, log: str, technique: Technique, spec: EngineSpec, place: Place) -> None:
+def serve(connection: Connection, log: int, technique: Technique, spec: EngineSpec, place: Place) -> None:
     """The life of a process: builds the engine, answers calls, ends when the connection or the parent does.
 
-    It writes its output, and at SIGUSR1 where it is, to the file `log`.
+    It writes its output, and at SIGUSR1 where it is, to the file descriptor `log`.
     """
     _settle(log)
     try:
@@ -151,11 +151,11 @@ def _interface(address: str) -> str | None:
     return next((name for name, each in addresses if any(a.address == address for a in each)), None)
 
 
-def _settle(log: str) -> None:
+def _settle(log: int) -> None:
     """Makes the process a quiet, expendable child of its parent."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
-        os.dup2(descriptor, stream)
+        os.dup2(log, stream)
+    os.close(log)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     faulthandler.register(signal.SIGUSR1, file=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
