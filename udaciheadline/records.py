@@ -89,7 +89,7 @@ class BuildInfo:
 
     `pass_bytes` is what one forward pass must read of the weights (None where a headline takes passes of two models);
     every token is multiplied with `layer_parameters` of them, every new token with `head_parameters` too. `details`
-    are a technique's own figures (sparsity, ...).
+    are a technique's own figures (sparsity, ...), and `no_end_token` where only its length ends a headline.
     """
 
     parameters: int
@@ -248,6 +248,9 @@ class Engine(Protocol):
     """A model that generates headlines. See `engines/`."""
 
     info: BuildInfo
+
+    def check(self, prompts: list[str], headlines: list[str]) -> None:
+        """Raises UsageError where an article is too long, to write its headline or to judge the true one."""
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Generates greedily for all prompts, `batch_size` at a time (default: all at once)."""

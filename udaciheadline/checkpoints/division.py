@@ -19,17 +19,22 @@ _KEY_VALUE = ("layers.*.self_attn.k_proj", "layers.*.self_attn.v_proj")
 
 def prepare(config: Any, ranks: int) -> Any:
     """The configuration, with a plan for this number of ranks. Raises Unsupported where it cannot divide the model."""
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    if getattr(config, "base_model_tp_plan", None) is None:
+        raise Unsupported(f"transformers has no plan to split a {config.model_type} model over ranks")
+    heads, kv_heads = config.num_attention_heads, _kv_heads(config)
     if heads % ranks or (kv_heads % ranks and ranks % kv_heads):
         raise Unsupported(f"its {heads} query and {kv_heads} key-value heads cannot be divided over {ranks} ranks")
     for name in ("intermediate_size", "vocab_size"):
-        if (size := getattr(config, name)) % ranks:
+        if (size := getattr(config, name, 0)) % ranks:  # some models have no such part
             raise Unsupported(f"its {name} of {size} cannot be divided over {ranks} ranks")
-    if config.base_model_tp_plan is None:
-        raise Unsupported(f"transformers has no plan to split a {config.model_type} model over ranks")
     if kv_heads < ranks:
         config.base_model_tp_plan = {k: v for k, v in config.base_model_tp_plan.items() if k not in _KEY_VALUE}
     return config
+
+
+def _kv_heads(config: Any) -> int:
+    """How many heads the keys and values have: as many as the queries, where the family knows no groups of them."""
+    return getattr(config, "num_key_value_heads", None) or int(config.num_attention_heads)
 
 
 def keep_own_heads(model: Any, rank: int, ranks: int) -> None:
@@ -37,9 +42,10 @@ def keep_own_heads(model: Any, rank: int, ranks: int) -> None:
     this rank's queries read."""
     import torch
 
-    kv_heads, d = model.config.num_key_value_heads, model.config.head_dim
+    kv_heads = _kv_heads(model.config)
     if kv_heads >= ranks:
         return
+    d = getattr(model.config, "head_dim", None) or model.config.hidden_size // model.config.num_attention_heads
     own = rank * kv_heads // ranks
     for layer in model.model.layers:
         attention = layer.self_attn

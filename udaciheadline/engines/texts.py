@@ -1,6 +1,8 @@
-"""What every engine does alike with text: where a headline ends, and how likely the true one was."""
+"""What every engine does alike with text: how long it may be, where a headline ends, how likely the true one was."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from udaciheadline.data.prompts import completion_for
 from udaciheadline.engines.device import is_out_of_memory
+from udaciheadline.records import UsageError
 
 LIKELIHOOD_BATCH = 8
 
@@ -32,31 +35,82 @@ def fitting(size: int, job: Callable[[int], T], ranks: int = 1) -> tuple[int, T]
 
 
 def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a headline: those that the checkpoint names, else the tokenizer's."""
+    """The tokens that end a headline: those that the checkpoint names, else the tokenizer's; none where neither does,
+    and only its length ends a headline."""
     eos = model.generation_config.eos_token_id if model.generation_config else None
     eos = tokenizer.eos_token_id if eos is None else eos
-    return set(eos) if isinstance(eos, list) else {eos}
+    return set(eos) if isinstance(eos, list) else {eos} - {None}
+
+
+def with_ends(details: dict[str, float] | None, ends: set[int]) -> dict[str, float]:
+    """A technique's own figures, and among them that no token ends a headline, where that is so."""
+    return (details or {}) | ({} if ends else {"no_end_token": 1.0})
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The longest text that an engine takes, prompt and headline together, in `tokens`; `whose` limit that is."""
+
+    tokens: float
+    whose: str
+
+    @classmethod
+    def of(cls, *models: Any) -> "Limit":
+        """That of models which work together: the positions of the one that has fewest; none where none counts them."""
+        sizes = (getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models)
+        return cls(min((size or math.inf for size in sizes), default=math.inf), "the model has positions for")
+
+    def check(self, prompts: Sequence[list[int]], new: Sequence[int]) -> None:
+        """Raises UsageError where a prompt (its tokens) and the `new` tokens behind it are more."""
+        for number, (prompt, more) in enumerate(zip(prompts, new, strict=True), 1):
+            if len(prompt) + more > self.tokens:
+                raise UsageError(
+                    f"article {number}: its prompt of {len(prompt)} tokens and the {more} of a headline are more than "
+                    f"the {self.tokens} that {self.whose}: cut the article, or give a model for longer texts"
+                )
+
+
+def check_articles(limit: Limit, tokenizer: Any, max_new_tokens: int, prompts: list[str], headlines: list[str]) -> None:
+    """Raises UsageError where one of these is too long, be it to write its headline or to judge the true one."""
+    pairs = _tokens(tokenizer, prompts, headlines)
+    limit.check([prompt for prompt, _ in pairs], [max(max_new_tokens, len(headline)) for _, headline in pairs])
+
+
+def _tokens(tokenizer: Any, prompts: list[str], headlines: list[str]) -> list[tuple[list[int], list[int]]]:
+    """The tokens of each prompt, and of its true headline behind it."""
+    return [
+        (tokenizer(prompt)["input_ids"], tokenizer(completion_for(headline), add_special_tokens=False)["input_ids"])
+        for prompt, headline in zip(prompts, headlines, strict=True)
+    ]
+
+
+def padded(rows: Sequence[list[int]], pad: int | None, side: str = "right") -> Tensor:
+    """Rows of tokens as one tensor (rows, length), filled up at that side. A mask or causality hides what it is filled
+    with, so a tokenizer without a pad token needs none."""
+    length = max(map(len, rows))
+    fill = [[pad or 0] * (length - len(row)) for row in rows]
+    return torch.tensor([f + row if side == "left" else row + f for row, f in zip(rows, fill, strict=True)])
 
 
 def likelihood(
-    logits: Callable[[Tensor], Tensor], tokenizer: Any, device: Any, prompts: list[str], headlines: list[str]
+    logits: Callable[[Tensor], Tensor],
+    tokenizer: Any,
+    device: Any,
+    limit: Limit,
+    prompts: list[str],
+    headlines: list[str],
 ) -> list[float]:
     """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced).
 
     `logits` maps tokens (rows, length) on `device` to logits (rows, length, vocabulary), causally: rows are padded on
-    the right, where no token looks, so that positions need no correction.
+    the right, where no token looks, so that positions need no correction. Raises UsageError for a text beyond `limit`.
     """
-    pairs = [
-        (tokenizer(prompt)["input_ids"], tokenizer(completion_for(headline), add_special_tokens=False)["input_ids"])
-        for prompt, headline in zip(prompts, headlines, strict=True)
-    ]
+    pairs = _tokens(tokenizer, prompts, headlines)
+    limit.check([prompt for prompt, _ in pairs], [len(headline) for _, headline in pairs])
     values: list[float] = []
     for start in range(0, len(pairs), LIKELIHOOD_BATCH):
         batch = pairs[start : start + LIKELIHOOD_BATCH]
-        ids = torch.full((len(batch), max(len(p) + len(h) for p, h in batch)), tokenizer.pad_token_id)
-        for row, (prompt, headline) in enumerate(batch):
-            ids[row, : len(prompt) + len(headline)] = torch.tensor(prompt + headline)
-        ids = ids.to(device)
+        ids = padded([prompt + headline for prompt, headline in batch], tokenizer.pad_token_id).to(device)
         with torch.no_grad():
             predictions = logits(ids)
         for row, (prompt, headline) in enumerate(batch):

@@ -17,7 +17,7 @@ from transformers.generation.streamers import BaseStreamer
 from udaciheadline.checkpoints.division import local
 from udaciheadline.data.prompts import extract_headline
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import end_tokens, fitting, likelihood
+from udaciheadline.engines.texts import Limit, check_articles, end_tokens, fitting, likelihood, padded, with_ends
 from udaciheadline.records import BuildInfo, Generation
 
 STATIC_SLOTS = 128  # a static cache is as long as a multiple of this: each new length is compiled anew
@@ -92,10 +92,11 @@ class TransformersEngine:
             do_sample=False,
             max_new_tokens=max_new_tokens,
             use_cache=use_cache,
-            eos_token_id=sorted(self._eos),
-            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=sorted(self._eos) or None,
+            pad_token_id=tokenizer.pad_token_id or 0,
         )
         ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
+        ends[1] = ends[0] if ends[1] is None else ends[1]  # a head that a model does not show counts as tied
         apart = 0 if ends[0].weight is ends[1].weight else 1
         embedding, head = (local(module.weight) for module in ends)
         is_split = any(hasattr(parameter, "to_local") for parameter in model.parameters())
@@ -112,25 +113,33 @@ class TransformersEngine:
                 num_assistant_tokens=draft_tokens,
                 num_assistant_tokens_schedule="constant",
                 assistant_confidence_threshold=0.0,
-                pad_token_id=tokenizer.pad_token_id,
+                pad_token_id=tokenizer.pad_token_id or 0,
             )
             self._draft_passes = _PassCounter(draft)
             self._target_passes = _PassCounter(model)
+        self._limit = Limit.of(*models)
         self.info = BuildInfo(
             parameters=sum(m.num_parameters() for m in models),
             weights_bytes=sum(_weights_bytes(m) for m in models),
             pass_bytes=None if draft is not None else _weights_bytes(model) - apart * embedding.nbytes,
             layer_parameters=own - head.numel() - apart * embedding.numel(),
             head_parameters=head.numel(),
-            details=details or {},
+            details=with_ends(details, self._eos),
         )
+
+    def check(self, prompts: list[str], headlines: list[str]) -> None:
+        """Raises UsageError where one of these articles is longer than the model has positions for."""
+        check_articles(self._limit, self._tokenizer, self._max_new_tokens, prompts, headlines)
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Greedy headlines, `batch_size` prompts at a time (default: all at once), longest prompts first, so that
         little is padded; tokenisation is outside the time, as in the notebook. Where so many do not fit in memory, half
-        as many are tried: `Generation.batch_size` says how many it were."""
+        as many are tried: `Generation.batch_size` says how many it were. Raises UsageError for a prompt that is too long
+        for the model."""
         if not prompts:
             return []
+        encoded = self._tokenizer(prompts)["input_ids"]
+        self._limit.check(encoded, [self._max_new_tokens] * len(encoded))
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
 
         def job(size: int) -> tuple[dict[int, Generation], float]:
@@ -138,7 +147,7 @@ class TransformersEngine:
             seconds = 0.0
             for start in range(0, len(order), size):
                 chosen = order[start : start + size]
-                batch = self._generate_batch([prompts[i] for i in chosen])
+                batch = self._generate_batch([encoded[i] for i in chosen])
                 for i, generation in zip(chosen, batch, strict=True):
                     made[i] = replace(generation, first_token_seconds=seconds + generation.first_token_seconds)
                 seconds += batch[0].seconds
@@ -147,8 +156,8 @@ class TransformersEngine:
         size, (made, seconds) = fitting(min(batch_size or len(prompts), len(prompts)), job, self._ranks)
         return [replace(made[i], seconds=seconds, batch_size=size) for i in range(len(prompts))]
 
-    def _generate_batch(self, prompts: list[str]) -> list[Generation]:
-        inputs = self._encode(prompts)
+    def _generate_batch(self, prompts: list[list[int]]) -> list[Generation]:
+        inputs = self._inputs(prompts)
         device = self._model.device.type
         clock = _FirstTokenClock()
         if self._draft is not None:
@@ -183,15 +192,17 @@ class TransformersEngine:
         def logits(ids: torch.Tensor) -> torch.Tensor:
             return cast(torch.Tensor, self._model(input_ids=ids, use_cache=False).logits)
 
-        return likelihood(logits, self._tokenizer, self._model.device, prompts, headlines)
+        return likelihood(logits, self._tokenizer, self._model.device, self._limit, prompts, headlines)
 
     def close(self) -> None:
         """Drops the models."""
         del self._model, self._draft, self._generate
 
-    def _encode(self, prompts: list[str]) -> BatchEncoding:
-        inputs = self._tokenizer(prompts, return_tensors="pt", padding=True)
-        return BatchEncoding({name: inputs[name] for name in ("input_ids", "attention_mask")}).to(self._model.device)
+    def _inputs(self, prompts: list[list[int]]) -> BatchEncoding:
+        """Prompts as tokens, filled up on the left, with the mask that hides what they are filled with."""
+        ids = padded(prompts, self._tokenizer.pad_token_id, "left")
+        mask = padded([[1] * len(prompt) for prompt in prompts], 0, "left")
+        return BatchEncoding({"input_ids": ids, "attention_mask": mask}).to(self._model.device)
 
     def _empty_cache(self, rows: int, length: int) -> Any:
         """A static cache for this many texts. The last one is emptied and used again where it is large enough:

@@ -46,6 +46,7 @@ class Server:
         self._memory = MemoryMeter(spec.device)
         self.engine = technique.build(spec)
         self.likelihood = self.engine.likelihood
+        self.check = self.engine.check
         self.reset_memory = self._memory.reset
         self.peak_memory = self._memory.peak
 

@@ -35,7 +35,7 @@ from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import end_tokens, fitting, likelihood
+from udaciheadline.engines.texts import Limit, check_articles, end_tokens, fitting, likelihood, with_ends
 from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
 
 MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
@@ -82,6 +82,9 @@ class CompiledEngine:
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
         self._ends = end_tokens(source, tokenizer)
         parameters = source.num_parameters()
+        self._limit = min(
+            Limit(MAX_LENGTH, "the compiled engine takes"), Limit.of(source), key=lambda limit: limit.tokens
+        )
         self._model = Llama(source, MAX_LENGTH, stage)
         self._line = Line() if stage else None
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
@@ -117,7 +120,7 @@ class CompiledEngine:
             pass_bytes=self._line.total(pass_bytes, self._model.device) if self._line else pass_bytes,
             layer_parameters=layer_parameters,
             head_parameters=self._model.head.numel() if self._model.stage.last else 0,
-            details=details or {},
+            details=with_ends(details, self._ends),
         )
         self._threads_alone = max(1, min(self._threads, pass_bytes // THREAD_BYTES))
         try:
@@ -130,16 +133,21 @@ class CompiledEngine:
                 f"torch.compile failed ({reason}): on a CPU it needs g++ and the headers of Python (python3-dev)"
             ) from error
 
+    def check(self, prompts: list[str], headlines: list[str]) -> None:
+        """Raises UsageError where one of these articles is longer than this engine takes."""
+        check_articles(self._limit, self._tokenizer, self._max_new_tokens, prompts, headlines)
+
     @torch.no_grad()
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Greedy headlines, at most `batch_size` in flight at a time (default: all); tokenisation is not timed.
 
         Where so many do not fit in memory, half as many are tried: `Generation.batch_size` says how many it were.
-        Raises UsageError for a text longer than MAX_LENGTH tokens.
+        Raises UsageError for a text longer than MAX_LENGTH tokens, or than the model has positions for.
         """
         if not prompts:
             return []
         encoded = self._tokenizer(prompts)["input_ids"]
+        self._limit.check(encoded, [self._max_new_tokens] * len(encoded))
 
         def job(size: int) -> tuple[list[_Text], float, float]:
             texts = [_Text(ids) for ids in encoded]
@@ -162,7 +170,7 @@ class CompiledEngine:
     def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
         """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced)."""
         logits = partial(self._line.logits, self._model) if self._line else self._model
-        return likelihood(logits, self._tokenizer, self._model.device, prompts, headlines)
+        return likelihood(logits, self._tokenizer, self._model.device, self._limit, prompts, headlines)
 
     def close(self) -> None:
         """Drops the model."""
@@ -186,13 +194,7 @@ class CompiledEngine:
     def _rows_for(self, texts: list[_Text], size: int) -> list[Rows]:
         """`size` rows, long enough for these texts: the last ones where they are, new ones otherwise. Those of a
         pipeline are divided into micro-batches."""
-        longest = max(len(text.prompt) for text in texts)
-        needed = longest + self._max_new_tokens
-        if needed > MAX_LENGTH:
-            raise UsageError(
-                f"a prompt of {longest} tokens and {self._max_new_tokens} new ones: the compiled engine takes texts of "
-                f"at most {MAX_LENGTH} tokens: use --engine transformers, or cut the article"
-            )
+        needed = max(len(text.prompt) for text in texts) + self._max_new_tokens
         if self._device == "cpu":
             torch.set_num_threads(self._threads_alone if size == 1 else self._threads)
         kind = "one" if size == 1 else "many"

@@ -110,7 +110,7 @@ class CompiledRow(Rows):
 
     def __init__(self, model: Llama, slots: int, ends: Sequence[int], new_tokens: int) -> None:
         super().__init__(model, 1, slots)
-        self._ends, self._steps = torch.tensor(ends), new_tokens - 1
+        self._ends, self._steps = torch.tensor(ends, dtype=torch.long), new_tokens - 1  # of ends there may be none
         # The calls between the kernels are in C++ too; and what took five operations (a norm) is kept, not computed
         # anew for each row of weights that reads it, which takes a seventh off a step.
         options: dict[str, Any] = {"cpp_wrapper": True, "realize_opcount_threshold": 5}
