@@ -57,6 +57,9 @@ class FakeWorker:
             for i in range(len(prompts))
         ]
 
+    def check(self, prompts: list[str], completions: list[str]) -> None:
+        pass
+
     def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
         return [1.0] * len(prompts)
 

@@ -91,7 +91,7 @@ class BuildInfo:
 
     `pass_bytes` is what one forward pass must read of the weights (None where a headline takes passes of two models);
     every token is multiplied with `layer_parameters` of them, every new token with `head_parameters` too. `details`
-    are a technique's own figures (sparsity, ...).
+    are a technique's own figures (sparsity, ...), and `no_end_token` where only its length ends a headline.
     """
 
     parameters: int
@@ -251,25 +251,36 @@ class Record:
     environment: dict[str, str] = field(default_factory=dict)
 
 
-class Engine(Protocol):
-    """A model that generates headlines. See `engines/`."""
+class Texts(Protocol):
+    """What an engine says of texts that it need not have written. See `engines/texts.py`."""
 
-    info: BuildInfo
-
-    def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
-        """Generates greedily for all prompts, `batch_size` at a time (default: all at once)."""
+    def check(self, prompts: list[str], completions: list[str]) -> None:
+        """Raises UsageError where one of these is too long for the engine."""
 
     def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
         """Mean negative log-likelihood per token, in nats, of each completion after its prompt (teacher-forced)."""
-
-    def warm_up(self, prompts: list[str]) -> list[int]:
-        """Those of these prompts that it must have answered before its times are those of an engine that runs."""
 
     def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
         """How many nats likelier the last of each text's new tokens is than the other one, in its place."""
 
     def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
         """How far another batch shape moves such a preference, in nats, at most."""
+
+
+class Engine(Protocol):
+    """A model that generates headlines. See `engines/`."""
+
+    info: BuildInfo
+
+    @property
+    def texts(self) -> Texts:
+        """What it says of texts."""
+
+    def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
+        """Generates greedily for all prompts, `batch_size` at a time (default: all at once)."""
+
+    def warm_up(self, prompts: list[str]) -> list[int]:
+        """Those of these prompts that it must have answered before its times are those of an engine that runs."""
 
     def close(self) -> None:
         """Drops the model."""

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from udaciheadline.engines.texts import Ending, preferences, rounding
+from udaciheadline.engines.texts import Ending, Limit, Texts
+from udaciheadline.records import UsageError
 
 WORDS = {0: "<end>", 1: " Rain", 2: " Falls", 3: "\n", 4: ".\n\n", 5: " ", 6: "a\tb"}
 NAMES = {0: "<end>", 1: "ĠRain", 2: "ĠFalls", 3: "Ċ", 4: ".ĊĊ", 5: "Ġ", 6: "aĉb"}
@@ -24,14 +25,14 @@ class Tokenizer:
     def decode(self, tokens, skip_special_tokens=False):
         return "".join(WORDS[token] for token in tokens if token or not skip_special_tokens)
 
-    def __call__(self, text, add_special_tokens=True):
-        return {"input_ids": [1] * len(text)}
+    def __call__(self, texts, add_special_tokens=True):
+        ids = [[1] * len(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        return {"input_ids": ids[0] if isinstance(texts, str) else ids}
 
 
 def ending(stop="newline", eos=None):
     generation = SimpleNamespace(eos_token_id=eos)
-    model = SimpleNamespace(generation_config=generation, config=SimpleNamespace(vocab_size=7))
-    return Ending(model, Tokenizer(), stop)
+    return Ending(SimpleNamespace(generation_config=generation), Tokenizer(), stop)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,17 @@ def test_the_end_of_the_sequence_is_what_the_checkpoint_names(eos):
     assert ending(eos=eos).cut([1, 2, 1]) == [1, 2]
 
 
-@pytest.mark.parametrize(("stop", "headline"), [("newline", "Rain"), ("none", "Rain\n Falls")])
-def test_a_headline_is_the_text_up_to_where_it_ends(stop, headline):
-    assert ending(stop).headline([3, 1, 3, 2, 0]) == headline
+def test_on_a_device_the_end_is_a_look_into_tables():
+    found = [table.nonzero().flatten().tolist() for table in ending().tables(6)]
+    assert found == [[0], [3, 4], [0, 3, 5]]
+
+
+def test_where_nothing_but_its_length_ends_a_headline_the_report_is_told():
+    assert ending("newline").details() == ending("none").details() == {}
+    endless = SimpleNamespace(generation_config=None)
+    tokenizer = Tokenizer()
+    tokenizer.eos_token_id = None
+    assert Ending(endless, tokenizer, "none").details() == {"no_end_token": 1.0}
 
 
 def logits(ids):
@@ -70,16 +79,38 @@ def logits(ids):
     return values + (0.25 * torch.arange(7.0) if len(ids) > 1 else 0)
 
 
+def texts(logits=logits, stop="newline", limit=100):
+    return Texts(Tokenizer(), logits, "cpu", stop=stop, limit=Limit(limit, "the test takes"), max_new_tokens=3)
+
+
+@pytest.mark.parametrize(("stop", "headline"), [("newline", "Rain"), ("none", "Rain\n Falls")])
+def test_a_headline_is_the_text_up_to_where_it_ends(stop, headline):
+    assert texts(stop=stop).headline([3, 1, 3, 2, 0]) == headline
+
+
 def test_a_preference_is_for_the_last_token_over_the_other_one_in_its_place():
-    assert preferences(logits, Tokenizer(), "cpu", ["ab"], [[3, 5]], [4]) == [3.0]
+    assert texts().preferences(["ab"], [[3, 5]], [4]) == [3.0]
 
 
 def test_preferences_of_many_texts_are_each_ones_own():
-    found = preferences(
-        lambda ids: logits(ids[:1]).expand(len(ids), -1, -1), Tokenizer(), "cpu", ["a"] * 9, [[2]] * 9, [6] * 9
-    )
-    assert found == [-4.0] * 9
+    alone = texts(lambda ids: logits(ids[:1]).expand(len(ids), -1, -1))
+    assert alone.preferences(["a"] * 9, [[2]] * 9, [6] * 9) == [-4.0] * 9
 
 
 def test_rounding_is_the_most_that_a_batch_moves_the_preference_for_the_best_token():
-    assert rounding(logits, Tokenizer(), "cpu", ["ab", "c"], [[2, 3], [6]]) == pytest.approx(0.25)
+    assert texts().rounding(["ab", "c"], [[2, 3], [6]]) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("completion", ["a", "a longer one"])
+def test_an_article_is_too_long_with_its_headline_be_it_the_models_or_the_true_one(completion):
+    message = "^article 2: its prompt of 6 tokens and the .* of a headline are more than the 8 that the test takes: cut"
+    with pytest.raises(UsageError, match=message):
+        texts(limit=8).check(["abcd", "abcdef"], [completion] * 2 if len(completion) < 3 else ["a", completion])
+
+
+def test_prompts_to_warm_up_on_are_the_longest_or_one_of_each_length():
+    prompts = ["a" * n for n in (3, 9, 4, 9, 1)]
+    assert texts().longest(prompts, 2) == [1, 3]
+    assert sorted(texts().one_of_each_length(prompts)) == [0, 2, 3, 4]
+    assert {-(-len(prompts[i]) // 4) for i in texts().one_of_each_length(prompts, 4)} == {3, 1}
+    assert len(texts().one_of_each_length(prompts, 4)) == 2

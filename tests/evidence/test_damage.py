@@ -58,7 +58,7 @@ def run(main_checkpoint, tokenizer, news):
         made = [g for i in range(0, len(prompts), BATCH) for g in engine.generate(prompts[i : i + BATCH])]
         rouge = quality.rouge([g.headline for g in made], true)
         answers = quality.Answers(
-            tuple(made), rouge, engine.likelihood(prompts, [completion_for(headline) for headline in true])
+            tuple(made), rouge, engine.texts.likelihood(prompts, [completion_for(headline) for headline in true])
         )
         return Answered(answers, engine.info.weights_bytes)
 

@@ -48,7 +48,7 @@ class Several:
     def _all_of(self, engine: Engine, prompts: list[str], batch_size: int | None) -> Any:
         alone = [engine.generate([prompt])[0].token_ids for prompt in prompts[:3]]
         job = [g.token_ids for g in engine.generate(prompts, batch_size)]
-        return alone, job, engine.likelihood(prompts[:2], HEADLINES), engine.info
+        return alone, job, engine.texts.likelihood(prompts[:2], HEADLINES), engine.info
 
 
 def several(technique: str, models: list[str], spec: EngineSpec) -> Engine:

@@ -35,16 +35,14 @@ _ELSEWHERE = "layers_elsewhere"
 
 
 def load_tokenizer(checkpoint: str) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a checkpoint, padding on the left; where it has no pad token, EOS serves."""
+    """The tokenizer of a checkpoint. Engines pad by themselves: it may have no pad token."""
     from transformers import AutoTokenizer
 
     source = embedded(checkpoint.rpartition("/")[2]) if checkpoint.startswith(SHAPE) else _folder(checkpoint)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise UsageError(f"{checkpoint}: its tokenizer cannot be loaded ({first_line(error)})") from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
@@ -90,6 +88,8 @@ def load_model(
     source: dict[str, Any] = {"pretrained_model_name_or_path": _folder(checkpoint)}
     if checkpoint.startswith(SHAPE):
         kind, source = LlamaForCausalLM, _grown(checkpoint, _by_number(device), dtype)
+    else:
+        _check_causal(checkpoint, load_config(checkpoint))
     placement: dict[str, Any] = {"device_map": device}
     if ranks > 1:
         from transformers.distributed import DistributedConfig  # type: ignore[attr-defined]
@@ -139,6 +139,22 @@ def _belongs_nowhere(name: str) -> bool:
 def _folder(checkpoint: str) -> str:
     """What transformers loads from: a folder or a hub id."""
     return gguf.unpacked(checkpoint) if gguf.is_gguf(checkpoint) else checkpoint
+
+
+def _check_causal(checkpoint: str, config: Any) -> None:
+    """Raises UsageError for a model that does not write a text from left to right, though it may be loaded as one."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    kind = None
+    if config.is_encoder_decoder:
+        kind = "an encoder-decoder"
+    elif getattr(config, "is_decoder", None) is False and config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        kind = "an encoder"
+    if kind:
+        raise UsageError(
+            f"{checkpoint}: it is {kind} ({config.model_type}), and headlines are written by causal language models: "
+            "give one of those, such as a Llama or a GPT-2"
+        )
 
 
 def _by_number(device: str) -> str:

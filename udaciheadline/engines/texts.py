@@ -1,6 +1,8 @@
-"""What every engine does alike with text: where a headline ends, and how likely the true one was."""
+"""What every engine does alike with text: how long it may be, where a headline ends, how likely tokens are."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -8,9 +10,9 @@ from torch import Tensor
 
 from udaciheadline.data.prompts import STOPS, extract_headline
 from udaciheadline.engines.device import is_out_of_memory
+from udaciheadline.records import UsageError
 
-LIKELIHOOD_BATCH = 8
-WARM_UPS = 3  # texts, where an engine does not prepare anything for each length
+READ_TOGETHER = 8  # texts whose likelihood is asked
 _LINE_BREAKS = ("\n", "Ċ", "<0x0A>")  # as they are, in byte-level BPE, and as SentencePiece's byte
 _BLANKS = " \n\t\rĠĊĉč▁"
 
@@ -38,10 +40,9 @@ class Ending:
     `breaks` that comes with or after text. `blanks` are tokens without text."""
 
     def __init__(self, model: Any, tokenizer: Any, stop: str = STOPS[0]) -> None:
-        self._tokenizer, self._stop = tokenizer, stop
         eos = model.generation_config.eos_token_id if model.generation_config else None
         eos = tokenizer.eos_token_id if eos is None else eos
-        self.eos: frozenset[int] = frozenset(eos if isinstance(eos, list) else [eos])
+        self.eos: frozenset[int] = frozenset(eos if isinstance(eos, list) else {eos} - {None})
         self.breaks: frozenset[int] = frozenset()
         self.blanks: frozenset[int] = frozenset()
         if stop == "newline":
@@ -49,10 +50,9 @@ class Ending:
             texts = {
                 token: str(tokenizer.decode([token]))
                 for name, token in tokenizer.get_vocab().items()
-                if token < model.config.vocab_size
-                and (any(mark in name for mark in _LINE_BREAKS) or not name.strip(_BLANKS))
+                if any(mark in name for mark in _LINE_BREAKS) or not name.strip(_BLANKS)
             }
-            special = {token for token in tokenizer.all_special_ids if token < model.config.vocab_size}
+            special = frozenset(tokenizer.all_special_ids)
             self.breaks = frozenset(token for token, text in texts.items() if "\n" in text) - special
             self.blanks = frozenset(token for token, text in texts.items() if not text.strip()) | special
 
@@ -65,91 +65,136 @@ class Ending:
         """The tokens up to and including the one that ends the headline."""
         return next((list(tokens[:n]) for n in range(1, len(tokens) + 1) if self.has_come(tokens[:n])), list(tokens))
 
+    def tables(self, vocabulary: int) -> list[Tensor]:
+        """The same three sets for a device: for each token (vocabulary) whether it is in `eos`, `breaks`, `blanks`."""
+        ids = torch.arange(vocabulary)
+        return [torch.isin(ids, torch.tensor(sorted(s), dtype=ids.dtype)) for s in (self.eos, self.breaks, self.blanks)]
+
+    def details(self) -> dict[str, float]:
+        """For the report: that no token ends a headline, where that is so."""
+        return {} if self.eos or self.breaks else {"no_end_token": 1.0}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The longest text that an engine takes, prompt and headline together, in `tokens`; `whose` limit that is."""
+
+    tokens: float
+    whose: str
+
+    @classmethod
+    def of(cls, *models: Any) -> "Limit":
+        """That of models which work together: the positions of the one that has fewest; none where none counts them."""
+        sizes = (getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models)
+        return cls(min((size or math.inf for size in sizes), default=math.inf), "the model has positions for")
+
+    def check(self, prompts: Sequence[list[int]], new: Sequence[int]) -> None:
+        """Raises UsageError where a prompt (its tokens) and the `new` tokens behind it are more."""
+        for number, (prompt, more) in enumerate(zip(prompts, new, strict=True), 1):
+            if len(prompt) + more > self.tokens:
+                raise UsageError(
+                    f"article {number}: its prompt of {len(prompt)} tokens and the {more} of a headline are more than "
+                    f"the {self.tokens} that {self.whose}: cut the article, or give a model for longer texts"
+                )
+
+
+def padded(rows: Sequence[list[int]], pad: int | None, side: str = "right") -> Tensor:
+    """Rows of tokens as one tensor (rows, length), filled up at that side. A mask or causality hides what it is filled
+    with, so a tokenizer without a pad token needs none."""
+    length = max(map(len, rows))
+    fill = [[pad or 0] * (length - len(row)) for row in rows]
+    return torch.tensor([f + row if side == "left" else row + f for row, f in zip(rows, fill, strict=True)])
+
+
+class Texts:
+    """The texts of an engine, by its tokenizer, and what its model says of them (teacher-forced).
+
+    `logits` maps tokens (rows, length) on `device` to logits (rows, length, vocabulary), causally.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        logits: Callable[[Tensor], Tensor],
+        device: Any,
+        *,
+        stop: str,
+        limit: Limit,
+        max_new_tokens: int,
+    ) -> None:
+        self._tokenizer, self._logits, self._device = tokenizer, logits, device
+        self._stop, self._limit, self._max_new_tokens = stop, limit, max_new_tokens
+
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The tokens of prompts that are to be answered. Raises UsageError for one that is too long."""
+        encoded: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
+        self._limit.check(encoded, [self._max_new_tokens] * len(encoded))
+        return encoded
+
     def headline(self, tokens: Sequence[int]) -> str:
         """The headline in new tokens."""
         return extract_headline(str(self._tokenizer.decode(tokens, skip_special_tokens=True)), self._stop)
 
+    def check(self, prompts: list[str], completions: list[str]) -> None:
+        """Raises UsageError where a text is too long, be it to write its headline or to judge the true one."""
+        encoded = self.encode(prompts)
+        self._limit.check(encoded, [len(ids) for ids in self._completed(completions)])
 
-def longest(lengths: Sequence[int], count: int) -> list[int]:
-    """The numbers of the longest `count` texts of these lengths, the longest first."""
-    return sorted(range(len(lengths)), key=lambda i: -lengths[i])[:count]
-
-
-def one_of_each(lengths: Sequence[int], step: int = 1) -> list[int]:
-    """The number of one text of each of these lengths, rounded up to a multiple of `step`, the longest first."""
-    return list({-(-lengths[i] // step): i for i in longest(lengths, len(lengths))}.values())
-
-
-Logits = Callable[[Tensor], Tensor]
-"""From tokens (rows, length) on the engine's device to logits (rows, length, vocabulary), causally."""
-
-
-def likelihood(
-    logits: Logits, tokenizer: Any, device: Any, prompts: Sequence[str], completions: Sequence[str]
-) -> list[float]:
-    """Mean negative log-likelihood, in nats per token, of each completion after its prompt (teacher-forced)."""
-    tokens = [tokenizer(completion, add_special_tokens=False)["input_ids"] for completion in completions]
-    predicted = _predictions(logits, tokenizer, device, prompts, tokens)
-    return [
-        torch.nn.functional.cross_entropy(values, torch.tensor(ids, device=values.device)).item()
-        for values, ids in zip(predicted, tokens, strict=True)
-    ]
-
-
-def preferences(
-    logits: Logits,
-    tokenizer: Any,
-    device: Any,
-    prompts: Sequence[str],
-    tokens: Sequence[Sequence[int]],
-    others: list[int],
-) -> list[float]:
-    """How many nats likelier, after each prompt and all but the last of its new `tokens`, that last one is than the
-    `other` token (teacher-forced, in one pass)."""
-    last = [values[-1] for values in _predictions(logits, tokenizer, device, prompts, tokens)]
-    return [float(v[ids[-1]] - v[other]) for v, ids, other in zip(last, tokens, others, strict=True)]
-
-
-def rounding(
-    logits: Logits, tokenizer: Any, device: Any, prompts: Sequence[str], tokens: Sequence[Sequence[int]]
-) -> float:
-    """How far rounding moves a preference, in nats: the most that the one for the best over the second best token
-    differs, at any of these new tokens, between a text that is read alone and the same text in a batch.
-
-    Both are correct; where a preference is smaller than that, correct programs may write different tokens.
-    """
-    alone = _predictions(logits, tokenizer, device, prompts, tokens, batch=1)
-    together = _predictions(logits, tokenizer, device, prompts, tokens)
-    moved = 0.0
-    for one, other in zip(alone, together, strict=True):
-        best = one.topk(2).indices
-        preferred = [values.gather(1, best).diff(dim=1) for values in (one, other)]
-        moved = max(moved, float((preferred[0] - preferred[1]).abs().max()))
-    return moved
-
-
-def _predictions(
-    logits: Logits,
-    tokenizer: Any,
-    device: Any,
-    prompts: Sequence[str],
-    tokens: Sequence[Sequence[int]],
-    batch: int = LIKELIHOOD_BATCH,
-) -> Iterator[Tensor]:
-    """For each text the float32 logits (new tokens, vocabulary) that predict its new tokens, `batch` texts at a time.
-
-    Rows are padded on the right, where no token looks, so that positions need no correction.
-    """
-    for start in range(0, len(prompts), batch):
-        pairs = [
-            (tokenizer(prompt)["input_ids"], list(new))
-            for prompt, new in zip(prompts[start : start + batch], tokens[start : start + batch], strict=True)
+    def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
+        """Mean negative log-likelihood, in nats per token, of each completion after its prompt."""
+        tokens = self._completed(completions)
+        return [
+            torch.nn.functional.cross_entropy(values, torch.tensor(ids, device=values.device)).item()
+            for values, ids in zip(self._predictions(prompts, tokens), tokens, strict=True)
         ]
-        ids = torch.full((len(pairs), max(len(p) + len(n) for p, n in pairs)), tokenizer.pad_token_id)
-        for row, (prompt, new) in enumerate(pairs):
-            ids[row, : len(prompt) + len(new)] = torch.tensor(prompt + new)
-        with torch.no_grad():
-            predictions = logits(ids.to(device))
-        for row, (prompt, new) in enumerate(pairs):
-            first = len(prompt) - 1  # position t predicts token t + 1
-            yield predictions[row, first : first + len(new)].float()
+
+    def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
+        """How many nats likelier, after each prompt and all but the last of its new `tokens`, that last one is than the
+        `other` token."""
+        last = [values[-1] for values in self._predictions(prompts, tokens)]
+        return [float(v[ids[-1]] - v[other]) for v, ids, other in zip(last, tokens, others, strict=True)]
+
+    def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
+        """How far rounding moves a preference, in nats: the most that the one for the best over the second best token
+        differs, at any of these new tokens, between a text that is read alone and the same text in a batch.
+
+        Both are correct; where a preference is smaller than that, correct programs may write different tokens.
+        """
+        moved = 0.0
+        alone = self._predictions(prompts, tokens, together=1)
+        for one, other in zip(alone, self._predictions(prompts, tokens), strict=True):
+            best = one.topk(2).indices
+            preferred = [values.gather(1, best).diff(dim=1) for values in (one, other)]
+            moved = max(moved, float((preferred[0] - preferred[1]).abs().max()))
+        return moved
+
+    def longest(self, prompts: list[str], count: int) -> list[int]:
+        """The numbers of the longest `count` prompts, the longest first."""
+        lengths = [len(ids) for ids in self.encode(prompts)]
+        return sorted(range(len(prompts)), key=lambda i: -lengths[i])[:count]
+
+    def one_of_each_length(self, prompts: list[str], step: int = 1) -> list[int]:
+        """The number of one prompt of each length, rounded up to a multiple of `step`, the longest first."""
+        lengths = [len(ids) for ids in self.encode(prompts)]
+        return list({-(-lengths[i] // step): i for i in self.longest(prompts, len(prompts))}.values())
+
+    def _completed(self, completions: list[str]) -> list[list[int]]:
+        return [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in completions]
+
+    def _predictions(
+        self, prompts: Sequence[str], tokens: Sequence[Sequence[int]], together: int = READ_TOGETHER
+    ) -> Iterator[Tensor]:
+        """For each text the float32 logits (new tokens, vocabulary) that predict its new tokens, so many texts at a
+        time. Rows are padded on the right, where no token looks, so that positions need no correction. Raises
+        UsageError for a text that is too long."""
+        encoded: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
+        self._limit.check(encoded, list(map(len, tokens)))
+        pairs = list(zip(encoded, tokens, strict=True))
+        for start in range(0, len(pairs), together):
+            batch = pairs[start : start + together]
+            ids = padded([[*prompt, *new] for prompt, new in batch], self._tokenizer.pad_token_id)
+            with torch.no_grad():
+                predictions = self._logits(ids.to(self._device))
+            for row, (prompt, new) in enumerate(batch):
+                first = len(prompt) - 1  # position t predicts token t + 1
+                yield predictions[row, first : first + len(new)].float()

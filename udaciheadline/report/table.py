@@ -111,6 +111,8 @@ def _legend(records: Sequence[Record]) -> list[str]:
         )
     if compiled := [record.technique for record in records if record.engine == "compiled"]:
         lines.append(f"On the compiled engine: {', '.join(compiled)}; the others on transformers.")
+    if any(record.build and "no_end_token" in record.build.details for record in records):
+        lines.append("Neither checkpoint nor tokenizer names an end token: only its length ends a headline.")
     for record in records:
         if (t := record.throughput) is not None and t.refused_batch_size is not None:
             lines.append(f"{record.technique}: {t.refused_batch_size} articles at a time did not fit in memory.")

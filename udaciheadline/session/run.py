@@ -104,11 +104,13 @@ class Run:
             self._companions.pop(name).close()
 
     def start_worker(self, technique: Technique) -> Worker:
-        """A worker with this technique's engine; its build counts as useful time."""
+        """A worker with this technique's engine, which takes all articles; its build counts as useful time. Raises
+        WorkerError, for one that is too long too: before anything is measured, and not when its turn comes."""
         worker = Worker(
             technique, replace(self.spec, engine=technique.engine_for(self.spec)), self.timeout, self._hosts
         )
         self.useful_seconds += worker.build_seconds
+        worker.call_all("check", self.prompts, self.completions)
         return worker
 
     def reference_info(self) -> BuildInfo:

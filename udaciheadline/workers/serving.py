@@ -45,8 +45,9 @@ class Server:
         self._device, self._rank, self._ranks = spec.device, place.rank, place.ranks
         self._memory = MemoryMeter(spec.device)
         self.engine = technique.build(spec)
-        self.likelihood, self.preferences = self.engine.likelihood, self.engine.preferences
-        self.rounding, self.warm_up = self.engine.rounding, self.engine.warm_up
+        texts, self.warm_up = self.engine.texts, self.engine.warm_up
+        self.check, self.likelihood = texts.check, texts.likelihood
+        self.preferences, self.rounding = texts.preferences, texts.rounding
         self.reset_memory = self._memory.reset
         self.peak_memory = self._memory.peak
 

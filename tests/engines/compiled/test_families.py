@@ -44,7 +44,7 @@ def test_as_a_job_they_are_too(engines, prompts):
 def test_likelihood_is_that_of_transformers(engines, prompts, news):
     reference, ours = engines
     headlines = [article.headline for article in news]
-    theirs = reference.likelihood(prompts[: len(news)], headlines)
+    theirs = reference.texts.likelihood(prompts[: len(news)], headlines)
     assert ours(alone=False).likelihood(prompts[: len(news)], headlines) == pytest.approx(theirs, rel=1e-4)
 
 

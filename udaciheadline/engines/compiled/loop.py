@@ -34,16 +34,7 @@ from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import (
-    WARM_UPS,
-    Ending,
-    fitting,
-    likelihood,
-    longest,
-    one_of_each,
-    preferences,
-    rounding,
-)
+from udaciheadline.engines.texts import Ending, Limit, Texts, fitting
 from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
 
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
@@ -94,7 +85,14 @@ class CompiledEngine:
         parameters = share.parameters if share else source.num_parameters()
         self._model = Llama(source, MAX_LENGTH, stage, share)
         self._line = Line() if stage else None
-        self._logits = partial(self._line.logits, self._model) if self._line else self._model
+        self.texts = Texts(
+            tokenizer,
+            partial(self._line.logits, self._model) if self._line else self._model,
+            self._model.device,
+            stop=stop,
+            limit=min(Limit(MAX_LENGTH, "the compiled engine takes"), Limit.of(source), key=lambda limit: limit.tokens),
+            max_new_tokens=max_new_tokens,
+        )
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
@@ -128,7 +126,7 @@ class CompiledEngine:
             pass_bytes=self._line.total(pass_bytes, self._model.device) if self._line else pass_bytes,
             layer_parameters=layer_parameters,
             head_parameters=self._model.head.numel() if self._model.stage.last else 0,
-            details=details or {},
+            details=(details or {}) | self._ending.details(),
         )
         self._threads_alone = max(1, min(self._threads, pass_bytes // THREAD_BYTES))
         try:
@@ -146,11 +144,11 @@ class CompiledEngine:
         """Greedy headlines, at most `batch_size` in flight at a time (default: all); tokenisation is not timed.
 
         Where so many do not fit in memory, half as many are tried: `Generation.batch_size` says how many it were.
-        Raises UsageError for a text longer than MAX_LENGTH tokens.
+        Raises UsageError for a text longer than MAX_LENGTH tokens, or than the model has positions for.
         """
         if not prompts:
             return []
-        encoded = self._tokenizer(prompts)["input_ids"]
+        encoded = self.texts.encode(prompts)
 
         def job(size: int) -> tuple[list[_Text], float, float]:
             texts = [_Text(ids) for ids in encoded]
@@ -160,7 +158,7 @@ class CompiledEngine:
         size, (texts, start, seconds) = fitting(size, job, self._ranks)
         return [
             Generation(
-                headline=self._ending.headline(text.new),
+                headline=self.texts.headline(text.new),
                 token_ids=tuple(text.new),
                 seconds=seconds,
                 first_token_seconds=text.first_token_at - start,
@@ -172,26 +170,14 @@ class CompiledEngine:
 
     def warm_up(self, prompts: list[str]) -> list[int]:
         """The longest prompt, for which rows are made, and on a GPU one for each graph that reads prompts."""
-        lengths = [len(ids) for ids in self._tokenizer(prompts)["input_ids"]]
-        graphs = self._device == "cuda" and (self._ranks == 1 or self._peers or self._line)
-        step = PROMPT_BUCKET if graphs else 1
-        return one_of_each(lengths, step) if self._device == "cuda" else longest(lengths, WARM_UPS)
-
-    def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
-        """Mean negative log-likelihood, in nats per token, of each completion after its prompt (teacher-forced)."""
-        return likelihood(self._logits, self._tokenizer, self._model.device, prompts, completions)
-
-    def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
-        """See `texts.preferences`."""
-        return preferences(self._logits, self._tokenizer, self._model.device, prompts, tokens, others)
-
-    def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
-        """See `texts.rounding`."""
-        return rounding(self._logits, self._tokenizer, self._model.device, prompts, tokens)
+        if self._device == "cpu":
+            return self.texts.longest(prompts, 1)
+        graphs = self._ranks == 1 or self._peers or self._line
+        return self.texts.one_of_each_length(prompts, PROMPT_BUCKET if graphs else 1)
 
     def close(self) -> None:
         """Drops the model."""
-        del self._model, self._rows, self._logits
+        del self._model, self._rows, self.texts
 
     def _work(self, texts: list[_Text], size: int) -> tuple[float, float]:
         """Makes the headlines, `size` texts at a time: when that began, and the seconds it took."""
@@ -211,13 +197,7 @@ class CompiledEngine:
     def _rows_for(self, texts: list[_Text], size: int) -> list[Rows]:
         """`size` rows, long enough for these texts: the last ones where they are, new ones otherwise. Those of a
         pipeline are divided into micro-batches."""
-        longest = max(len(text.prompt) for text in texts)
-        needed = longest + self._max_new_tokens
-        if needed > MAX_LENGTH:
-            raise UsageError(
-                f"a prompt of {longest} tokens and {self._max_new_tokens} new ones: the compiled engine takes texts of "
-                f"at most {MAX_LENGTH} tokens: use --engine transformers, or cut the article"
-            )
+        needed = max(len(text.prompt) for text in texts) + self._max_new_tokens
         if self._device == "cpu":
             torch.set_num_threads(self._threads_alone if size == 1 else self._threads)
         kind = "one" if size == 1 else "many"

@@ -112,11 +112,7 @@ class CompiledRow(Rows):
     def __init__(self, model: Llama, slots: int, ending: Ending, new_tokens: int) -> None:
         super().__init__(model, 1, slots)
         self._steps = new_tokens - 1
-        # What each token is: `Ending.has_come` as a look into three tables.
-        self._ends, self._breaks, self._blanks = (
-            torch.zeros(model.vocabulary, dtype=torch.bool).index_fill(0, torch.tensor(sorted(tokens)), True)
-            for tokens in (ending.eos, ending.breaks, ending.blanks)
-        )
+        self._ends, self._breaks, self._blanks = ending.tables(model.vocabulary)
         # The calls between the kernels are in C++ too; and what took five operations (a norm) is kept, not computed
         # anew for each row of weights that reads it, which takes a seventh off a step.
         options: dict[str, Any] = {"cpp_wrapper": True, "realize_opcount_threshold": 5}
