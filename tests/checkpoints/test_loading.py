@@ -67,6 +67,14 @@ def test_the_stages_of_a_pipeline_load_the_weights_that_the_whole_model_loads(ma
         assert torch.equal(part.lm_head.weight, expected["lm_head.weight"])
 
 
+def test_the_stages_of_a_model_that_was_saved_without_its_head_have_their_own_layers(main_copy):
+    whole = load(main_copy)
+    whole.model.save_pretrained(main_copy)
+    part = load(main_copy, stage=STAGES[1])
+    for layer, expected in zip(part.model.layers, whole.model.layers[1:], strict=True):
+        assert torch.equal(layer.mlp.up_proj.weight, expected.mlp.up_proj.weight)
+
+
 @pytest.mark.parametrize("stage", [None, *STAGES])
 def test_a_damaged_file_beside_whole_shards_is_refused_by_the_model_and_by_each_stage(main_copy, stage):
     whole = (main_copy / "model.safetensors").read_bytes()
