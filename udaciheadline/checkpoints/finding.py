@@ -17,6 +17,9 @@ from udaciheadline.records import UsageError
 EMBEDDED = "embedded"
 SHAPE = "shape:"
 
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""The names that transformers looks for, in this order; other .safetensors beside them are none of the model's."""
+
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 """What tokenizers are kept in; one of them is enough."""
 
@@ -72,12 +75,8 @@ def _check_folder(path: Path, what: str) -> None:
             )
     config = _json(path / "config.json", what)
     _check_precision(config, what)
-    # The names that transformers looks for; other .safetensors beside them are none of the model's.
-    weights = (config.get("transformers_weights"), "model.safetensors", "model.safetensors.index.json")
-    if not any((path / name).is_file() for name in weights if name):
-        raise UsageError(
-            f"{what}: it has neither model.safetensors nor model.safetensors.index.json: save it with save_pretrained"
-        )
+    if not any((path / name).is_file() for name in (config.get("transformers_weights"), *WEIGHTS) if name):
+        raise UsageError(f"{what}: it has neither {' nor '.join(WEIGHTS)}: save it with save_pretrained")
     mend = "save its tokenizer there with save_pretrained"
     if not (path / "tokenizer_config.json").is_file():
         raise UsageError(f"{what}: it has no tokenizer_config.json: {mend}")

@@ -148,8 +148,8 @@ def _read(file: Path, empty: Path) -> tuple[Any, Any]:
         )
     if factors is not None:
         model.config.rope_parameters = _rope(model.config, torch.from_numpy(factors.data.copy()), file)
-    model.hf_quantizer = None  # with either of these it could not be saved
-    del model.config.quantization_config
+    model.hf_quantizer = None  # with either of these it could not be saved; some versions leave the second
+    vars(model.config).pop("quantization_config", None)
     return model, tokenizer
 
 

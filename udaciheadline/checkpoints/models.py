@@ -6,11 +6,10 @@ Weights are read from safetensors and GGUF only and remote code stays off, whate
 """
 
 import contextlib
-import json
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any, cast
 
-from udaciheadline.checkpoints import division, gguf, growth
+from udaciheadline.checkpoints import division, finding, gguf, growth
 from udaciheadline.checkpoints.finding import EMBEDDED, SHAPE, embedded, first_line, resolve
 from udaciheadline.records import UsageError
 
@@ -30,8 +29,6 @@ __all__ = [
 
 BALANCED = "balanced"
 """The device map that has accelerate place whole layers on all GPUs."""
-
-_ELSEWHERE = "layers_elsewhere"
 
 
 def load_tokenizer(checkpoint: str) -> "PreTrainedTokenizerBase":
@@ -102,6 +99,7 @@ def load_model(
             source = _of_stage(source, source.get("config") or load_config(checkpoint), stage)
         if share is not None:
             source = _of_share(source, source.get("config") or load_config(checkpoint), share)
+        if stage is not None or share is not None:
             kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
         loaded = kind.from_pretrained(
             **source,
@@ -121,19 +119,14 @@ def load_model(
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
         raise UsageError(f"{checkpoint}: {len(missing)} weights are missing, {missing[0]} among them: save it again")
-    if extra := sorted(name for name in loading["unexpected_keys"] if not _belongs_nowhere(name)):
+    # Older checkpoints carry the rotary frequencies, which a model makes by itself.
+    if extra := sorted(name for name in loading["unexpected_keys"] if not name.endswith("rotary_emb.inv_freq")):
         raise UsageError(
             f"{checkpoint}: {len(extra)} weights have no place in it, {extra[0]} among them: mend its config.json"
         )
     if ranks > 1:
         division.keep_own_heads(model, torch.distributed.get_rank(), ranks)
     return cast("PreTrainedModel", model.eval())
-
-
-def _belongs_nowhere(name: str) -> bool:
-    """Whether a weight without a place is no fault: another stage's, or the rotary frequencies of an older checkpoint,
-    which a model makes by itself."""
-    return f"{_ELSEWHERE}." in name or name.endswith("rotary_emb.inv_freq")
 
 
 def _folder(checkpoint: str) -> str:
@@ -177,35 +170,57 @@ def load_config(checkpoint: str) -> Any:
 
 
 def _of_stage(source: dict[str, Any], config: Any, stage: division.Stage) -> dict[str, Any]:
-    """What from_pretrained takes for a Llama of the stage's layers alone, numbered from 0: the others' weights go by a
-    name that the model does not have, and are not even read."""
+    """What from_pretrained takes for a Llama of the stage's layers alone: the others' weights are not even read."""
+    from safetensors import safe_open
+    from transformers import GenerationConfig
+
+    def name_there(name: str) -> str | None:
+        layer = re.match(r"((?:model\.)?layers\.)(\d+)\.", name)
+        if layer is None:
+            return name
+        number = int(layer[2])
+        return f"{layer[1]}{number - stage.layers.start}.{name[layer.end() :]}" if number in stage.layers else None
+
+    if (state := source.get("state_dict")) is None:
+        folder = source["pretrained_model_name_or_path"]
+        source = {"pretrained_model_name_or_path": None}
+        with contextlib.suppress(OSError):  # a checkpoint may come without
+            source["generation_config"] = GenerationConfig.from_pretrained(folder)
+        state = {}
+        for file in _weight_files(folder, config):
+            with safe_open(file, framework="pt") as weights:
+                state |= {name: weights.get_tensor(name) for name in filter(name_there, weights.keys())}
     config.num_hidden_layers = len(stage.layers)
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[stage.layers.start : stage.layers.stop]
-    # In this order, no name that was given is changed again.
-    others = {rf"\blayers\.{i}\.": f"{_ELSEWHERE}.{i}." for i in range(stage.of) if i not in stage.layers}
-    own = {rf"\blayers\.{i}\.": f"layers.{number}." for number, i in enumerate(stage.layers) if number != i}
-    return source | {"config": config, "key_mapping": others | own}
+    own = {there: state[name] for name in state if (there := name_there(name))}
+    return source | {"config": config, "state_dict": own}
+
+
+def _weight_files(folder: str, config: Any) -> list[str]:
+    """The files that from_pretrained reads the weights of a folder or hub id from, by the same rule: the one that the
+    configuration names, else the single one, else those of the index; whatever else lies beside them."""
+    from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+
+    for name in (getattr(config, "transformers_weights", None), *finding.WEIGHTS):
+        path = name and cached_file(folder, name, _raise_exceptions_for_missing_entries=False)
+        if path:
+            return get_checkpoint_shard_files(folder, path)[0] if path.endswith(".index.json") else [path]
+    raise UsageError(f"{folder}: it has neither {' nor '.join(finding.WEIGHTS)}: save it with save_pretrained")
 
 
 def _of_share(source: dict[str, Any], config: Any, share: division.Share) -> dict[str, Any]:
     """What from_pretrained takes for the model of one rank alone: what others have of each weight is not even read."""
-    from huggingface_hub import snapshot_download
     from safetensors import safe_open
     from transformers import GenerationConfig
 
     made = {"pretrained_model_name_or_path": None, "config": share.config(config)}
     if grown := source.get("state_dict"):
         return source | made | {"state_dict": {name: share.cut(name, weight) for name, weight in grown.items()}}
-    folder = Path(source["pretrained_model_name_or_path"])
-    if not folder.is_dir():
-        folder = Path(snapshot_download(str(folder), allow_patterns="*.safetensors*"))
-    files = {"model.safetensors"}  # the order in which transformers looks for them, too
-    if not (folder / "model.safetensors").exists():
-        files = set(json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))["weight_map"].values())
+    folder = source["pretrained_model_name_or_path"]
     state: dict[str, Any] = {}
-    for file in files:
-        with safe_open(folder / file, framework="pt") as weights:
+    for file in _weight_files(folder, config):
+        with safe_open(file, framework="pt") as weights:
             names = weights.keys()
             state |= {name: share.cut(name, weights.get_slice(name)) for name in names}
     with contextlib.suppress(OSError):  # a checkpoint may come without
