@@ -213,17 +213,12 @@ def test_the_more_statistical_gates_there_are_the_stronger_a_loss_must_be() -> N
     assert verdict_of("likelihood", together, evidence(answers=row)).status == "inconclusive"
 
 
-def test_a_reference_that_scores_nothing_is_no_evidence_against_a_row() -> None:
-    nothing = answers("row", rouge=(0.0,) * 8)
-    verdict = verdict_of("rouge1", ROUGE, evidence(answers=nothing, reference=answers(rouge=(0.0,) * 8)))
-    assert verdict.status == "inconclusive"
-    assert math.isnan(verdict.measured)
-
-
 def test_a_likelihood_that_is_not_a_number_fails() -> None:
     """NaN logits are a fault, and no number of articles would mend it."""
     row = answers("row", nll=[math.nan] * 8)
-    assert verdict_of("likelihood", LIKELIHOOD, evidence(answers=row)).status == "fail"
+    verdict = verdict_of("likelihood", LIKELIHOOD, evidence(answers=row))
+    assert verdict.status == "fail"
+    assert verdict.message.startswith("what it measures is not a number")
 
 
 # -- parity ----------------------------------------------------------------------------------------------------------

@@ -92,6 +92,44 @@ def test_rouge_is_kept_article_by_article_in_order() -> None:
     assert quality.rouge(["a b", "c d", "e f"], ["x y", "c d", "e z"])["rouge1"] == [0.0, 1.0, 0.5]
 
 
+THAI, CHINESE = "นายกฯ เปิดสะพานใหม่", "市长为新桥剪彩"
+
+
+@pytest.mark.parametrize(
+    ("true", "is_seen"),
+    [
+        ((THAI, CHINESE), False),
+        ((THAI, CHINESE, "ปี 2567"), False),
+        ((THAI, "A new bridge"), True),
+        (("", "A new bridge"), True),
+    ],
+    ids=["no word", "a figure among many", "half of them", "an empty headline"],
+)
+def test_rouge_is_unknown_where_it_finds_no_word_in_most_true_headlines(true: tuple[str, ...], is_seen: bool) -> None:
+    scores = quality.rouge(true, true)
+    assert list(scores) == list(ROUGE_TYPES)
+    for values in scores.values():
+        assert len(values) == len(true)
+        assert all(map(math.isfinite, values)) == is_seen
+        assert all(map(math.isnan, values)) != is_seen
+
+
+def test_rouge_that_is_unknown_scores_no_number() -> None:
+    unknown = answers(rouge=[math.nan] * 8)
+    scores = score(unknown, unknown)
+    assert math.isnan(scores.rouge["rouge1"].value)
+    assert math.isnan(scores.rouge_difference["rouge1"].value)
+    assert scores.nll == mean([1.0] * 8)
+
+
+def test_the_metric_needs_no_cache(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (offline / "file").touch()
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", offline / "file" / "metrics")
+    quality.metric.cache_clear()
+    assert quality.rouge(["A new bridge"], ["A new bridge"])["rouge1"] == [1.0]
+    quality.metric.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("tokens", "other", "position"),
     [

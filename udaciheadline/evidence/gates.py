@@ -4,6 +4,7 @@ A statistical gate (ROUGE, likelihood) fails where the row is beyond its thresho
 more than chance explains (paired t test, 5 %, Holm-adjusted for the row's statistical gates). Beyond the threshold but
 within chance is `inconclusive`, shown as `~`: measure more articles. The others (parity, equal work, weights) count
 things that have no noise, and fail where they are beyond their threshold; speed fails where its whole 95 % interval is.
+What there is nothing to judge by is `not judged`, with the reason as its message.
 """
 
 import math
@@ -18,6 +19,8 @@ from udaciheadline.records import Article, Estimate, UsageError, Verdict
 from udaciheadline.techniques import Technique
 
 LEVEL = 0.05
+UNSEEN = "ROUGE sees only ASCII letters and digits, and most true headlines have none: judge by likelihood"
+NOTHING_KEPT = "no headline of the reference shares a word with the true one, so none can be kept: judge by likelihood"
 _WORST = 3  # articles named in a message
 
 
@@ -130,16 +133,23 @@ def judge_floor(thresholds: Thresholds, answers: Answers) -> list[Verdict]:
 
 
 def _verdict(gate: str, passed: bool, measured: float, required: float, text: str, worst: str = "") -> Verdict:
-    message = text.format(m=measured, r=required) + ("" if passed else worst)
+    if math.isnan(measured):
+        message = "what it measures is not a number, as a broken model gives"
+    else:
+        message = text.format(m=measured, r=required) + ("" if passed else worst)
     return Verdict(gate, "pass" if passed else "fail", measured, required, message)
 
 
 def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     # gate, losses (below 0 is worse), measured, required, is within the threshold, text
     tests: list[tuple[str, list[float], float, float, bool, str]] = []
+    verdicts = []
     answers, reference = evidence.answers, evidence.reference
     if (least := thresholds.rouge_retention_min) is not None:
         for kind in ("rouge1", "rougeL"):
+            if reason := _unjudged(reference.rouge[kind]):
+                verdicts.append(Verdict(kind, "not judged", math.nan, least, reason))
+                continue
             losses = [a - b for a, b in zip(answers.rouge[kind], reference.rouge[kind], strict=True)]
             kept = retention(answers.rouge[kind], reference.rouge[kind])
             text = "{m:.1%} of the reference's " + kind + " kept, at least {r:.1%} required"
@@ -149,16 +159,21 @@ def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
         increase = -math.fsum(losses) / len(losses)
         text = "true headlines are {m:+.4f} nats a token less likely than to the reference, at most {r:+g} allowed"
         tests.append(("likelihood", losses, increase, most, increase <= most, text))
-    verdicts = []
     adjusted = holm([p_worse(losses) for _, losses, *_ in tests])
     for (gate, losses, measured, required, within, text), p in zip(tests, adjusted, strict=True):
         verdict = _verdict(gate, within, measured, required, text, _worst(evidence, losses))
-        # A reference that scores nothing makes the share NaN: not within the threshold, and no evidence either.
         if not within and p > LEVEL:
             message = f"{verdict.message.splitlines()[0]}, but within chance (p = {p:.2f}): measure more --articles"
             verdict = Verdict(gate, "inconclusive", measured, required, message)
         verdicts.append(verdict)
     return verdicts
+
+
+def _unjudged(reference: Sequence[float]) -> str:
+    """Why the reference's ROUGE is nothing that a row could be judged by; nothing where it is."""
+    if any(map(math.isnan, reference)):
+        return UNSEEN
+    return "" if any(reference) else NOTHING_KEPT
 
 
 def _parity(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
@@ -207,7 +222,8 @@ def _speed(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     measured = evidence.speed_up
     if (least := thresholds.speed_up_min) is None or measured is None:
         return []
-    text = f"{{m:.2f}}x the reference's speed (95 % interval to {measured.high:.2f}), at least {{r:g}} required"
+    interval = "" if math.isnan(measured.high) else f" (95 % interval to {measured.high:.2f})"
+    text = f"{{m:.2f}}x the reference's speed{interval}, at least {{r:g}} required"
     return [_verdict("speed", not measured.high < least, measured.value, least, text)]
 
 

@@ -5,6 +5,7 @@ spread between articles is ten times the effect of most techniques.
 """
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,18 +23,27 @@ def metric() -> Any:
     """The `HeadlineRouge` of this process. The first call takes seconds, which is what importing `evaluate` takes."""
     from udaciheadline.evidence.rouge import HeadlineRouge
 
-    return HeadlineRouge(keep_in_memory=True)
+    # It keeps everything in memory, and makes a folder for it all the same: in the user's cache, which may be unusable.
+    with tempfile.TemporaryDirectory() as folder:
+        return HeadlineRouge(keep_in_memory=True, cache_dir=folder)
 
 
 def rouge(headlines: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-    """ROUGE F-measures of each headline against its true one, by kind."""
+    """ROUGE F-measures of each headline against its true one, by kind; all NaN where ROUGE finds no word in most of the
+    true ones: it sees only ASCII letters and digits, and a Thai headline is more than the year in it."""
+    from rouge_score.tokenizers import DefaultTokenizer
+
+    words = DefaultTokenizer(use_stemmer=False).tokenize
+    if sum(not words(headline) for headline in references) > len(references) / 2:
+        return {kind: [math.nan] * len(references) for kind in ROUGE_TYPES}
     scores: dict[str, list[float]] = metric().compute(predictions=list(headlines), references=list(references))
     return scores
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one row answered: generations, ROUGE by kind and negative log-likelihood, each with one entry an article."""
+    """What one row answered: generations, ROUGE by kind (NaN: see `rouge`) and negative log-likelihood, each with one
+    entry an article."""
 
     generations: tuple[Generation, ...]
     rouge: dict[str, list[float]]
