@@ -1,5 +1,6 @@
 """One run of the suite: what its options ask for, its rows as they end, and what it says in the end."""
 
+import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +28,14 @@ COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks")
 def chosen_techniques(option: Any) -> list[Technique]:
     """The techniques that `--technique` names. Raises UsageError for one that there is not."""
     return select(name.strip() for name in option.technique.split(",") if name.strip())
+
+
+def batch_size(text: str) -> int | None:
+    """The value of `--batch-size`; None stands for auto."""
+    try:
+        return None if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto: give one of them") from None
 
 
 def check_options(option: Any) -> None:
@@ -113,9 +122,15 @@ class Session:
             self.run.deadline = time.monotonic() + 60 * option.minutes - (time.perf_counter() - self._start)
         if rows:
             self._build_reference()
+        self.compared = ""  # with what, in a sentence for the notes
+        self.regressions: list[str] = []  # where this run is worse than that
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
         self.records: list[Record] = []
         self.headlines: dict[str, list[str]] = {}
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Notes that Ctrl-C was pressed: pytest's hook of this name is not told of which session it is."""
+        self.interrupted = True
 
     def _build_reference(self) -> None:
         """Every row is measured beside it: without it there is nothing to measure. Raises UsageError."""
@@ -143,10 +158,11 @@ class Session:
         """What the terminal shows in the end, by section; nothing where no row has ended."""
         if not self.records:
             return {}
-        return {
+        sections = {
             "headlines": table.samples(self.run.articles, self.headlines),
             "techniques": table.table(self.records, self.run.copy_rouge(), self._notes()),
         }
+        return sections | ({"regressions": "\n".join(self.regressions)} if self.regressions else {})
 
     def _notes(self) -> list[str]:
         """What the reader of the table must know beside it."""
@@ -160,6 +176,8 @@ class Session:
             lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
+        if self.compared:
+            lines.append(self.compared)
         if not processes.forks():
             lines.append(
                 "Workers were started anew, not forked: a library that is imported before them has touched CUDA."
