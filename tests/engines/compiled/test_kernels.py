@@ -280,6 +280,9 @@ def test_parts_that_are_narrower_than_a_program_leave_what_lies_behind_them() ->
 def test_of_a_vocabulary_that_ends_within_a_program_only_its_tokens_are_compared() -> None:
     vocabulary, size = 37, 70
     x, norm, head = walled(size), walled(size), walled(vocabulary, size)
+    for positive in (x, norm, head):
+        positive.abs_()
+    head.neg_()  # all logits are below those zeros that stand for no token
     values, tokens = torch.empty(3), torch.empty(3, dtype=torch.int32)
     products.best_kernel[(3,)](
         x, norm, head, values, tokens, IN=size, OUT=vocabulary, ROWS=8, TURNS=2, COLUMNS=32, AHEAD=0
