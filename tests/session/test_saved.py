@@ -56,7 +56,7 @@ def test_pytest_benchmark_does_not_hear_of_the_comparison() -> None:
 
 
 def test_a_limit_without_a_comparison_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="--benchmark-compare-fail: .* add --benchmark-compare"):
+    with pytest.raises(UsageError, match=r"--benchmark-compare-fail: .* add --benchmark-compare"):
         saved.take_over(Namespace(benchmark_compare=[], benchmark_compare_fail=["mean:5%"]))
 
 

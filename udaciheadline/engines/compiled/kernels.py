@@ -11,14 +11,13 @@ A step of Llama-3.2-1B reads 2.5 GB, 0.6 ms on an H200, in some 80 products of a
   is: load weights, let the next one start, wait. A predecessor has waited in its turn, so behind the wait all that came
   before is there; ahead of it a kernel reads what no kernel of the step writes (weights), or only its last (the place
   of the token), and the step's first kernel lets nobody start before it has waited itself.
-* **Tiles.** A small model's product is over before its weights have come: what counts is that all of them are asked
-  for at once, before the wait. `tiles.py` chooses how many rows a program has, and how many columns a load.
 * **Push**: of several ranks, each has a part of what is to be added to the residual stream. The kernel that makes a
   part writes it into the memory of all ranks (`peers.py`), and the next one waits until all parts are there. A word
   carries its value and the number of the step, so that what has arrived needs no other sign (the LL protocol of NCCL,
   Hu et al. 2025, https://arxiv.org/abs/2507.04786).
 
-`attend` also serves batches, whose matrix products are better left to a library. `step.py` launches the others.
+The products of a matrix with a vector stand in `products.py`. `attend` also serves batches, whose matrix products are
+better left to a library. `step.py` launches the others.
 
 Vectors between kernels are float32, weights and cache in the model's dtype, products summed in float32.
 """
@@ -61,26 +60,6 @@ def take_turn(AHEAD: tl.constexpr):
 
 
 @triton.jit
-def load_tile(at, i: tl.constexpr, row, column, OUT, IN: tl.constexpr, COLUMNS: tl.constexpr, WHOLE: tl.constexpr):
-    """Tile i of rows of a matrix (OUT, IN), whose first tile is at `at` (rows, columns); WHOLE: no row is behind the
-    last one. Zeros behind the ends, over which only the last tile of a row reaches."""
-    if WHOLE and (i + 1) * COLUMNS <= IN:
-        weight = tl.load(at + i * COLUMNS)
-    else:
-        weight = tl.load(at + i * COLUMNS, mask=(row < OUT) & (i * COLUMNS + column < IN), other=0.0)
-    return weight
-
-
-@triton.jit
-def load_tiles(at, row, column, OUT, IN: tl.constexpr, COLUMNS: tl.constexpr, WHOLE: tl.constexpr, FIRST: tl.constexpr):
-    """The FIRST tiles of these rows."""
-    tiles = ()
-    for i in tl.static_range(FIRST):
-        tiles += (load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE),)  # type: ignore[assignment]
-    return tiles
-
-
-@triton.jit
 def push(inboxes_ptr, words_at, values, step, mask, RANKS: tl.constexpr):
     """Writes float32 values, each in a word with the number of the step, to these words of the inbox of each rank."""
     words = (values.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF) | (step << 32)
@@ -111,67 +90,6 @@ def add_parts_kernel(
     for rank in tl.static_range(RANKS):
         total += arrived(inbox_ptr + rank * SIZE + i, step, i < SIZE)
     tl.store(x_ptr + i, total, mask=i < SIZE)
-
-
-@triton.jit
-def project_kernel(
-    x_ptr, norm_ptr, weight_ptr, bias_ptr, out_ptr, eps, inboxes_ptr, step_ptr, word,
-    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, FIRST: tl.constexpr,
-    GATED: tl.constexpr, ADD: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
-):  # fmt: skip
-    """out (OUT) = or += weight (OUT, IN) times x (IN), or its norm, plus a bias (OUT), where these are given; GATED:
-    weight is (2 OUT, IN), gate over up. Of several RANKS, the result goes into their inboxes, from `word` on, instead.
-
-    The FIRST tiles of a row are loaded before the wait. Vectors are loaded as if they had a row for each of the
-    matrix: a thread then finds in its registers what it multiplies, without a detour by way of shared memory.
-    """
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    row, column = rows[:, None], tl.arange(0, COLUMNS)[None, :]
-    WHOLE: tl.constexpr = OUT % ROWS == 0
-    real = rows < OUT
-    each = tl.zeros((ROWS, 1), tl.int32) + column
-    at = weight_ptr + row.to(tl.int64) * IN + column
-    weights = load_tiles(at, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
-    if GATED:
-        up_weights = load_tiles(at + OUT * IN, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
-    if norm_ptr is not None:
-        norms = load_tiles(norm_ptr + each, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
-    if bias_ptr is not None:
-        bias = tl.load(bias_ptr + rows, mask=real, other=0.0).to(tl.float32)
-    take_turn(AHEAD)
-    if ADD and RANKS == 1:
-        added = tl.load(out_ptr + rows, mask=real, other=0.0)
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    up_total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    squares = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for i in tl.static_range((IN + COLUMNS - 1) // COLUMNS):
-        x = load_tile(x_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
-        if norm_ptr is not None:
-            squares += x * x
-            norm = norms[i] if i < FIRST else load_tile(norm_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
-            x *= norm.to(tl.float32)
-        weight = weights[i] if i < FIRST else load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE)
-        total += weight.to(tl.float32) * x
-        if GATED:
-            up_at = at + OUT * IN
-            weight = up_weights[i] if i < FIRST else load_tile(up_at, i, row, column, OUT, IN, COLUMNS, WHOLE)
-            up_total += weight.to(tl.float32) * x
-    y = tl.sum(total, 1)
-    up = tl.sum(up_total, 1)
-    if norm_ptr is not None:  # dividing by the root of the mean square commutes with the product
-        scale = tl.rsqrt(tl.sum(squares, 1) / IN + eps)
-        y *= scale
-        up *= scale
-    if bias_ptr is not None:
-        y += bias
-    if GATED:
-        y = y * tl.sigmoid(y) * up
-    if RANKS > 1:
-        push(inboxes_ptr, word + rows, y, tl.load(step_ptr), real, RANKS)
-    else:
-        if ADD:
-            y += added
-        tl.store(out_ptr + rows, y, mask=real)
 
 
 @triton.jit
@@ -257,39 +175,6 @@ def attend_kernel(
         start += BLOCK
     out = out_ptr + row * (Q * D) + (n * (Q // N) + g[:, None]) * D + d[None, :]
     tl.store(out, (read / total[:, None]).to(out_ptr.dtype.element_ty), mask=real)
-
-
-@triton.jit
-def best_kernel(
-    x_ptr, norm_ptr, weight_ptr, value_ptr, token_ptr,
-    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr, COLUMNS: tl.constexpr,
-    AHEAD: tl.constexpr,
-):  # fmt: skip
-    """Each program's best of OUT tokens and its logit, up to a positive factor that all share: the norm's scale changes
-    no order."""
-    column = tl.arange(0, COLUMNS)[None, :]
-    each = tl.zeros((ROWS, 1), tl.int32) + column
-    WHOLE: tl.constexpr = OUT % (ROWS * TURNS) == 0
-    first = tl.program_id(0) * (ROWS * TURNS)
-    take_turn(AHEAD)
-    best = float("-inf")
-    token = 0
-    for turn in tl.range(TURNS):
-        rows = first + turn * ROWS + tl.arange(0, ROWS)
-        row = rows[:, None]
-        real = rows < OUT
-        at = weight_ptr + row.to(tl.int64) * IN + column
-        total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for i in tl.static_range((IN + COLUMNS - 1) // COLUMNS):
-            x = load_tile(x_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
-            x *= load_tile(norm_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE).to(tl.float32)
-            total += load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE).to(tl.float32) * x
-        logits = tl.where(real, tl.sum(total, 1), float("-inf"))
-        top, at_row = tl.max(logits, 0, return_indices=True, return_indices_tie_break_left=True)
-        token = tl.where(top > best, first + turn * ROWS + at_row, token)
-        best = tl.maximum(best, top)
-    tl.store(value_ptr + tl.program_id(0), best)
-    tl.store(token_ptr + tl.program_id(0), token)
 
 
 @triton.jit

@@ -1,4 +1,5 @@
-"""One text's step on a GPU: the launches of the kernels in `kernels.py`, five a layer, seven with several ranks."""
+"""One text's step on a GPU: the launches of what `kernels.py` and `products.py` hold, five kernels a layer, seven with
+several ranks."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from udaciheadline.engines.compiled import kernels
+from udaciheadline.engines.compiled import kernels, products
 from udaciheadline.engines.compiled.tiles import HEAD_ROWS, tile
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Step:
     def _pick(self) -> Iterator[None]:
         model, hidden, peers = self._model, len(self.x), self._peers
         shape = tile(len(model.head), hidden, model.head.element_size(), False, self._processors)
-        kernels.best_kernel[(self._programs,)](
+        products.best_kernel[(self._programs,)](
             self.x, model.norm, model.head, self._values, self._tokens,
             IN=hidden, OUT=len(model.head), ROWS=shape.rows, TURNS=HEAD_ROWS // shape.rows, COLUMNS=shape.columns,
             num_warps=shape.warps, **self._ahead,
@@ -139,7 +140,7 @@ class Step:
         pushed: int | None = None,
     ) -> None:
         shape = tile(len(out), len(x), weight.element_size(), gated, self._processors)
-        kernels.project_kernel[(triton.cdiv(len(out), shape.rows),)](
+        products.project_kernel[(triton.cdiv(len(out), shape.rows),)](
             x, norm, weight, bias, out, self._model.eps, *self._inboxes, pushed or 0,
             IN=len(x), OUT=len(out), ROWS=shape.rows, COLUMNS=shape.columns, FIRST=shape.first, GATED=gated, ADD=add,
             RANKS=1 if pushed is None else self._model.ranks.count, num_warps=shape.warps, **self._ahead,
