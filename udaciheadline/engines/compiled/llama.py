@@ -50,6 +50,8 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     compiler fuses it with the norm before and the activation after it, which a call into a library of matrix products
     does not allow. Sums are kept in float32, as the library does.
     """
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
     if len(x) == 1 and torch.compiler.is_compiling():
         y = (x.float() * weight.float()).sum(-1, dtype=torch.float32)
         return (y if bias is None else y + bias).to(x.dtype)[None]
@@ -192,6 +194,20 @@ class Llama(nn.Module):
                 layer.mlp = torch.compile(layer.mlp, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
         self.rotated = torch.compile(self.rotated, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
 
+    def pack(self) -> None:
+        """Puts the weights of products into the order in which a CPU's matrix library reads them (oneDNN's).
+
+        Otherwise it orders them anew for every product, which costs more than a product with few tokens. They can then
+        be used for products alone: no program is compiled for them, and an embedding that is also the head stays.
+        """
+        if not can_pack(self.dtype):
+            return
+        for layer in self.layers:
+            for name in ("qkv", "out", "gate_up", "down"):
+                setattr(layer, name, _packed(getattr(layer, name)))
+        if self.head is not None:
+            self.head = _packed(self.head)
+
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` texts of at most `slots` tokens."""
         shape = (rows, self.kv_heads, slots, self.head_dim)
@@ -221,6 +237,15 @@ class Llama(nn.Module):
         """One step of the first b rows of the cache: tokens (b) at their slots (b); logits (b, vocabulary). Of a stage,
         hidden states (b, h) in their places."""
         return self._through(given, self._attention_of_a_step(slots, cache), cache)
+
+    def decode_layer(self, layer: Layer, x: Tensor, slots: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """What `decode` does in one layer: hidden states x (b, h) to (b, h), with the layer's part of the cache."""
+        return layer(x, self._attention_of_a_step(slots, [(keys, values)]), (keys, values))
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits (m, vocabulary) of x (m, h), which the last layer made: of several ranks, each has its part of the
+        vocabulary."""
+        return project(rms_norm(x, self.norm, self.eps), self.head)
 
     def _attention_of_a_step(self, place: Tensor, cache: Cache) -> Attention:
         """What puts one token of each of the first b rows into the cache at its place (b), and then reads the cache."""
@@ -274,7 +299,7 @@ class Llama(nn.Module):
         for layer, memory in zip(self.layers, cache, strict=True):
             ends = self.stage.last and layer is self.layers[-1]
             x = layer(x, attention, memory, keep if ends else None)
-        return project(rms_norm(x, self.norm, self.eps), self.head) if self.stage.last else x
+        return self.logits(x) if self.stage.last else x
 
     def _causal(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Each token reads its own text up to itself: q (b * t, q, d), k and v (b, n, t, d)."""
@@ -301,6 +326,20 @@ def _weight(*modules: Any, name: str = "weight") -> nn.Parameter:
     """Their weights (or biases), one under the other."""
     weights = [getattr(module, name).detach() for module in modules]
     return nn.Parameter(weights[0] if len(weights) == 1 else torch.cat(weights), requires_grad=False)
+
+
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this CPU's matrix library has products of this type with weights in an order of its own."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if dtype == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
+
+
+def _packed(weight: nn.Parameter) -> nn.Parameter:
+    """The weight (o, i) in the order of the CPU's matrix library."""
+    return nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None), requires_grad=False)
 
 
 def check(config: Any) -> None:

@@ -31,18 +31,18 @@ from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import MAX_LENGTH, Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
-from udaciheadline.engines.compiled.rows import CompiledRow, Rows, Tokens
+from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.device import now
 from udaciheadline.engines.texts import Ending, Limit, Texts, fitting
-from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
+from udaciheadline.records import BuildInfo, Generation, UsageError
 
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}  # of prompts read together: enough to keep the device busy
 PIPELINED_SHARE = 4  # of them for a stage: as long as it reads the first group, those behind it have nothing to do
 MICRO_BATCHES = 1  # in flight for each stage of a pipeline
 FREE_SHARE = 0.125  # of the rows, at which new prompts are read, or the others close ranks: neither is free
-CPU_LAYERS = 12  # compiled into one C++ function for a CPU: 16 took 505 s, and reading their weights is most of a step
+ONE_PROGRAM_LAYERS = 8  # at most, compiled into one C++ function for a CPU with the loop over tokens: 16 took 505 s
 THREAD_BYTES = 8 * 2**20  # weights a step must read for a second thread on a CPU to pay: it has to be woken first
 
 
@@ -62,10 +62,10 @@ class CompiledEngine:
     """Greedy headlines from a transformers Llama, or another of `llama.FAMILIES`, whose weights it takes over (`source`
     is of no use afterwards).
 
-    With `alone`, what a single prompt needs is compiled at once, otherwise when the first one comes. `details` are the
-    technique's own figures, passed through to the report. Of several ranks, source is the model of this one's `stage`
-    or `share`. Raises Unsupported for a model of another family, or with too many layers to compile on
-    this CPU, and UsageError where compiling fails.
+    With `alone`, what a single prompt needs is compiled at once; otherwise it is compiled when the first one comes, or,
+    on a CPU, weights are packed for jobs, and nothing is compiled. `details` are the technique's own figures, passed
+    through to the report. Of several ranks, source is the model of this one's `stage` or `share`. Raises Unsupported
+    for a model of another family, and UsageError where compiling fails.
     """
 
     def __init__(
@@ -97,12 +97,7 @@ class CompiledEngine:
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
         # On a CPU, what goes between ranks cannot be part of a program.
-        self._compiles = self._device == "cuda" or (self._ranks == 1 and len(self._model.layers) <= CPU_LAYERS)
-        if alone and not self._compiles and self._ranks == 1:
-            raise Unsupported(
-                f"its {len(self._model.layers)} layers would take minutes to compile on a CPU, for little: reading the "
-                f"weights is most of a step there; the limit is {CPU_LAYERS} layers"
-            )
+        self._compiles = alone and self._ranks == 1
         self._peers: Peers | None = None
         if self._device == "cuda":
             from udaciheadline.engines.compiled import (  # they need Triton, which a CPU build of torch lacks
@@ -118,6 +113,8 @@ class CompiledEngine:
         self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
+        if self._device == "cpu" and not self._compiles:
+            self._model.pack()
         layer_parameters = sum(weight.numel() for weight in self._model.layers.parameters())  # type: ignore[attr-defined]
         elsewhere = self._model.stage.of - len(self._model.layers)
         self.info = BuildInfo(
@@ -220,6 +217,8 @@ class CompiledEngine:
                 return GraphedRow(self._model, slots, self._peers)
             return GraphedRows(self._model, count, slots)
         if count == 1 and self._compiles:
+            if len(self._model.layers) > ONE_PROGRAM_LAYERS:
+                return CompiledLayers(self._model, slots)
             return CompiledRow(self._model, slots, self._ending, self._max_new_tokens)
         return Rows(self._model, count, slots)
 
