@@ -158,7 +158,8 @@ def test_a_checkpoint_that_cannot_be_loaded_is_a_usage_error_of_one_line(main_co
     with pytest.raises(UsageError) as caught:
         load(main_copy)
     message = str(caught.value)
-    assert message.startswith(f"{main_copy}: it cannot be loaded as a causal language model (")
+    assert message.startswith(f"{main_copy}: it")
+    assert "cannot be loaded" in message
     assert "\n" not in message
 
 
