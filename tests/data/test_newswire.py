@@ -3,7 +3,6 @@ import random
 import re
 import string
 import sys
-from collections.abc import Iterator
 from importlib.resources import files
 from itertools import islice, product
 
@@ -22,16 +21,6 @@ POOLS = ("first", "surname", "place", "region", "company")
 @pytest.fixture(scope="module")
 def training() -> tuple[Article, ...]:
     return tuple(training_articles(20_000))
-
-
-@pytest.fixture
-def metrics_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """ROUGE makes its folder in a temporary place; the metric of a process is made once, so it outlives the test."""
-    import evaluate
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate.config, "HF_METRICS_CACHE", tmp_path_factory.mktemp("metrics"))
-        yield
 
 
 def words_of(text: str) -> set[str]:
@@ -112,7 +101,7 @@ def test_a_training_article_with_the_description_of_an_evaluation_article_is_lef
     assert list(training_articles(2)) == [second, fourth]
 
 
-def test_the_first_words_of_a_description_say_little_of_its_headline(metrics_cache: None) -> None:
+def test_the_first_words_of_a_description_say_little_of_its_headline() -> None:
     articles = evaluation_articles()
     openings = [" ".join(article.short_description.split()[:12]) for article in articles]
     scores = rouge(openings, [article.headline for article in articles])["rouge1"]

@@ -2,12 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.checkpoints import models
 from udaciheadline.data import articles
-from udaciheadline.evidence import gates, quality
+from udaciheadline.evidence import gates
 from udaciheadline.records import EngineSpec, Record, UsageError
 from udaciheadline.report import progress, table
 from udaciheadline.session.row import Row
@@ -68,11 +67,9 @@ class Session:
         target = target and models.resolve(target, "--target", "target")
         draft = models.resolve(option.draft, "--draft") if option.draft else model
         start = time.perf_counter()
-        with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
-            imports.submit(quality.metric)
-            device, dtype = worker.choose_device(option.device, option.dtype)
-            hosts = gather() if gather else worker.HERE
-            ranks = worker.choose_ranks(option.ranks, device, hosts)
+        device, dtype = worker.choose_device(option.device, option.dtype)
+        hosts = gather() if gather else worker.HERE
+        ranks = worker.choose_ranks(option.ranks, device, hosts)
         starting = time.perf_counter() - start  # all workers are forked from what this has built
         spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks)
         self.progress = progress.Progress(write, len(wanted), is_terminal)
