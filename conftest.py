@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from udaciheadline.checkpoints import growth, models
-from udaciheadline.data import articles
+from udaciheadline.data import articles, prompts
 from udaciheadline.engines import ENGINES
 from udaciheadline.records import UsageError
-from udaciheadline.session.row import Row
-from udaciheadline.session.session import Session, check_options, chosen_techniques
+from udaciheadline.session import saved
+from udaciheadline.session.row import Row, RowFailed
+from udaciheadline.session.session import Session, batch_size, check_options, chosen_techniques
 from udaciheadline.techniques import techniques
 from udaciheadline.workers.processes import redact
 
@@ -23,14 +24,9 @@ SESSION = pytest.StashKey[Session]()
 HOSTS = pytest.StashKey[Any]()  # hosts.Hosts, under torchrun --nnodes
 
 
-def _batch_size(text: str) -> int | None:
-    try:
-        return None if text == "auto" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto: give one of them") from None
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    if not hasattr(pluginmanager.hook, "pytest_benchmark_group_stats"):
+        raise pytest.UsageError("pytest-benchmark is missing here: install it, and leave out -p no:benchmark")
     group = parser.getgroup("udaciheadline", "headline benchmark (pytest bench)")
     shapes = "shape:NAME (embedded, grown to a true Llama's size: " + ", ".join(growth.SHAPES) + ")"
     add = group.addoption
@@ -42,19 +38,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--model", default=models.EMBEDDED, help=f"embedded, {shapes}, a checkpoint folder or a hub id")
     add("--target", help="larger model of the target and speculative rows (default: embedded with an embedded --model)")
     add("--draft", help="draft model of the speculative row (default: --model)")
+    add("--prompt", default="notebook", help="notebook (default), chat, few-shot:K, or a text file with {text} in it")
+    add("--stop", choices=prompts.STOPS, default="newline", help="where a headline ends besides (default: newline)")
+    add(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="divide so much time over the techniques (default: all articles each)",
+    )
     add("--max-new-tokens", type=int, default=25, help="longest headline, in tokens (default: 25)")
-    add(
-        "--batch-size",
-        type=_batch_size,
-        metavar="N",
-        help="articles at a time in test_throughput; auto: the fastest (default: auto)",
-    )
-    add(
-        "--engine",
-        choices=ENGINES,
-        default=ENGINES[0],
-        help="of techniques that exist on several (default: %(default)s)",
-    )
+    add("--batch-size", type=batch_size, metavar="N", help="articles at a time in a job (default: auto, the fastest)")
+    add("--engine", choices=ENGINES, default=ENGINES[0], help="of techniques that exist on several (%(default)s)")
     add(
         "--ranks",
         type=int,
@@ -107,6 +101,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("-n: side by side, techniques would measure each other: run without pytest-xdist")
     try:
         check_options(option)
+        saved.take_over(option)
     except UsageError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -131,32 +126,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
     """Prepares the run before its first test, so that an unusable dataset or model ends the session at once."""
-    config = session.config
+    config: Any = session.config
     if config.option.collectonly or not any("row" in getattr(i, "fixturenames", ()) for i in session.items):
         return
     terminal: Any = config.pluginmanager.getplugin("terminalreporter")
+    if terminal is None:
+        raise pytest.UsageError("-p no:terminal: the report of the run is shown there: leave it out")
     capture: Any = config.pluginmanager.getplugin("capturemanager")
 
     def write(text: str) -> None:
-        with capture.global_and_fixture_disabled():
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             terminal.write(text, flush=True)
 
     gather = config.stash[HOSTS].gather if HOSTS in config.stash else None
     try:
+        runs = saved.find(config._benchmarksession.storage, config.option.compare_with)
         prepared = config.stash[SESSION] = Session(config.option, write, terminal.isatty, gather)
+        prepared.compared = saved.compare(config._benchmarksession, runs)
     except UsageError as error:
         raise pytest.UsageError(redact(str(error))) from None
-    config.pluginmanager.register(Interrupted(prepared))
-
-
-class Interrupted:
-    """Tells the session of Ctrl-C, by a hook that is not told of which session it is."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def pytest_keyboard_interrupt(self) -> None:
-        self._session.interrupted = True
+    config.pluginmanager.register(prepared)
 
 
 @pytest.fixture(scope="session")
@@ -182,6 +171,18 @@ def row(request: pytest.FixtureRequest, bench_session: Session) -> Iterator[Row]
         row.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: Any) -> Iterator[None]:
+    """A row that has ended is one failure, of the first test that meets the end: the others are skipped."""
+    try:
+        return (yield)
+    except RowFailed:
+        row: Row = item.funcargs["row"]
+        if why := row.tell_end():
+            raise pytest.fail.Exception(why, pytrace=False) from None
+        raise pytest.skip.Exception(f"{row.technique.name}: the row ended ({row.status})") from None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_benchmark_generate_json(benchmarks: list[Any]) -> None:
     """Saves what was measured: pytest-benchmark fails on a benchmark that Ctrl-C cut off before its first round."""
@@ -191,6 +192,13 @@ def pytest_benchmark_generate_json(benchmarks: list[Any]) -> None:
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     if session := config.stash.get(SESSION, None):
         machine_info["udaciheadline"] = session.run.environment
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails on what `--benchmark-compare-fail` has found: pytest-benchmark has compared."""
+    if found := saved.regressions(session.config._benchmarksession):
+        session.config.stash[SESSION].regressions = found
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

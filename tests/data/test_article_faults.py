@@ -12,8 +12,6 @@ from datasets_made import FORMATS, GOOD, ROWS, Write, array, jsonl, parquet
 from udaciheadline.data.articles import load_articles
 from udaciheadline.records import UsageError
 
-pytestmark = pytest.mark.usefixtures("huggingface_cache")
-
 
 def complaint(source: str, **options: Any) -> str:
     """What load_articles has against `source`, after its name."""
@@ -127,6 +125,32 @@ def test_a_ragged_csv_file_is_told_with_its_line(name: str, content: bytes | str
 
 
 @pytest.mark.parametrize(
+    ("line", "fields"),
+    [("A. Writer,H,T,", 4), ("A. Writer,H, with a comma,T", 4), ("A. Writer,H", 2)],
+    ids=["a comma at the end", "a comma in the headline", "a field too few"],
+)
+def test_a_csv_file_whose_rows_all_differ_from_its_header_moves_no_column(line: str, fields: int, write: Write) -> None:
+    source = write("news.csv", "authors,headline,short_description\n" + f"{line}\n" * 3)
+    assert complaint(source) == f"line 2: {fields} fields instead of 3"
+
+
+def test_a_row_of_several_lines_is_told_with_its_first(write: Write) -> None:
+    source = write("news.csv", 'headline,short_description\nH,T\nH,"T\nT\nT",more\n')
+    assert complaint(source) == "line 3: 3 fields instead of 2"
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_csv_file_without_commas_is_said_to_be_what_it_is(separator: str, name: str, write: Write) -> None:
+    source = write("news.csv", f"headline{separator}short_description\nH, a headline{separator}T\n")
+    assert complaint(source) == f"line 1: separated by {name}: convert it to commas"
+
+
+def test_a_quote_that_is_not_doubled_is_told_with_its_line(write: Write) -> None:
+    source = write("news.csv", 'headline,short_description\nH,T\n"A "good" headline",T\n')
+    assert re.match(r'line 3: not valid CSV \(.+\): write a quote within quotes as ""$', complaint(source))
+
+
+@pytest.mark.parametrize(
     ("content", "line"),
     [
         pytest.param(GOOD + "{oops\n" + GOOD, 2, id="between good lines"),
@@ -192,6 +216,32 @@ def test_a_file_with_no_usable_row_is_told_with_both_columns(write: Write) -> No
     assert complaint(source) == expected + "name the columns with --text-column and --headline-column"
 
 
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000], ids=["a number", "brackets"])
+def test_a_value_that_is_too_long_to_read_is_told_with_its_line(value: str, write: Write) -> None:
+    source = write("news.jsonl", GOOD + f'{{"headline": "H", "short_description": "T", "rank": {value}}}\n')
+    assert re.match(r"line 2: not (readable as|valid) JSON ", complaint(source))
+
+
+@pytest.mark.parametrize("name", ["news.jsonl", "news.csv.gz", "news.parquet"])
+def test_a_git_lfs_pointer_is_said_to_be_one(name: str, write: Write) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 90000\n"
+    expected = "git-lfs's pointer to the file and not the file itself: fetch it with git lfs pull"
+    assert complaint(write(name, pointer)) == expected
+
+
+def test_a_cache_that_cannot_be_used_is_named_where_a_hub_dataset_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, huggingface_cache: None
+) -> None:
+    import datasets
+
+    (tmp_path / "file").touch()
+    cache = tmp_path / "file" / "datasets"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    expected = f"nothing can be written to the cache folder {cache} (Not a directory)"
+    assert complaint("someone/news") == f"{expected}: set HF_HOME to a folder that can be written"
+
+
+@pytest.mark.usefixtures("huggingface_cache")
 @pytest.mark.parametrize("name", ["someone/no-such-news", "no-such-news"])
 def test_a_hub_id_that_cannot_be_reached_is_told_with_the_reasons(name: str) -> None:
     found = complaint(name)

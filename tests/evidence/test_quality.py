@@ -99,6 +99,36 @@ def test_a_session_scores_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
 
 
+THAI, CHINESE = "นายกฯ เปิดสะพานใหม่", "市长为新桥剪彩"
+
+
+@pytest.mark.parametrize(
+    ("true", "is_seen"),
+    [
+        ((THAI, CHINESE), False),
+        ((THAI, CHINESE, "ปี 2567"), False),
+        ((THAI, "A new bridge"), True),
+        (("", "A new bridge"), True),
+    ],
+    ids=["no word", "a figure among many", "half of them", "an empty headline"],
+)
+def test_rouge_is_unknown_where_it_finds_no_word_in_most_true_headlines(true: tuple[str, ...], is_seen: bool) -> None:
+    scores = quality.rouge(true, true)
+    assert list(scores) == list(ROUGE_TYPES)
+    for values in scores.values():
+        assert len(values) == len(true)
+        assert all(map(math.isfinite, values)) == is_seen
+        assert all(map(math.isnan, values)) != is_seen
+
+
+def test_rouge_that_is_unknown_scores_no_number() -> None:
+    unknown = answers(rouge=[math.nan] * 8)
+    scores = score(unknown, unknown)
+    assert math.isnan(scores.rouge["rouge1"].value)
+    assert math.isnan(scores.rouge_difference["rouge1"].value)
+    assert scores.nll == mean([1.0] * 8)
+
+
 @pytest.mark.parametrize(
     ("tokens", "other", "position"),
     [

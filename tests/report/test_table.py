@@ -3,11 +3,11 @@ import re
 from dataclasses import replace
 
 import pytest
-from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SKIPPED, SPECULATIVE, broken
+from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, SPECULATIVE, broken
 from tables import cells, legend, text
 
 from udaciheadline.records import Estimate, Memory, Verdict
-from udaciheadline.report.table import samples
+from udaciheadline.report.table import COPY_TITLE, samples, table
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,30 @@ def test_an_interval_that_one_article_cannot_give_is_not_shown_as_a_number() -> 
     one = replace(MEASUREMENT, count=1, speed_up=Estimate(2.0, math.nan, math.nan))
     assert cells(text(replace(RECORD, measurement=one)), "pruned")["x kv-cache"].startswith("2.00")
     assert "nan" not in text(replace(RECORD, measurement=one))
+
+
+def test_quality_that_is_no_number_is_a_dash_in_every_row() -> None:
+    unknown = Estimate(math.nan, math.nan, math.nan)
+    unseen = dict.fromkeys(SCORES.rouge, unknown)
+    scores = replace(SCORES, rouge=unseen, rouge_difference=unseen, nll=unknown)
+    written = table([replace(RECORD, scores=scores)], unseen, [])
+    row = cells(written, "pruned")
+    assert [row["ROUGE-1"], row["difference"], row["NLL"]] == ["-", "-", "-"]
+    assert cells(written, COPY_TITLE)["ROUGE-1"] == "-"
+    assert "nan" not in written
+
+
+def test_a_reason_that_nothing_could_be_judged_for_stands_once_for_all_its_rows_and_gates() -> None:
+    unseen = [Verdict(gate, "not judged", math.nan, 0.99, "ROUGE sees no word") for gate in ("rouge1", "rougeL")]
+    missing = Verdict("parity", "not judged", math.nan, 1.0, "no such row")
+    rows = [replace(RECORD, technique=name, verdicts=[*unseen, missing]) for name in ("int8", "nf4")]
+    found = [
+        line for line in legend(text(replace(RECORD, verdicts=unseen), *rows)).splitlines() if "not judged" in line
+    ]
+    assert found == [
+        "pruned, int8, nf4: rouge1, rougeL: not judged: ROUGE sees no word.",
+        "int8, nf4: parity: not judged: no such row.",
+    ]
 
 
 # -- sample headlines ------------------------------------------------------------------------------------------------

@@ -4,20 +4,23 @@ A statistical gate (ROUGE, likelihood) fails where the row is beyond its thresho
 more than chance explains (paired t test, 5 %, Holm-adjusted for the row's statistical gates). Beyond the threshold but
 within chance is `inconclusive`, shown as `~`: measure more articles. The others (parity, equal work, weights) count
 things that have no noise, and fail where they are beyond their threshold; speed fails where its whole 95 % interval is.
+What there is nothing to judge by is `not judged`, with the reason as its message.
 """
 
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from udaciheadline.evidence.quality import Answers, differences, retention
+from udaciheadline.evidence.quality import Answers, Parity, differences, retention
 from udaciheadline.evidence.statistics import holm, p_worse
 from udaciheadline.records import Article, Estimate, UsageError, Verdict
 from udaciheadline.techniques import Technique
 
 LEVEL = 0.05
+UNSEEN = "ROUGE sees only ASCII letters and digits, and most true headlines have none: judge by likelihood"
+NOTHING_KEPT = "no headline of the reference shares a word with the true one, so none can be kept: judge by likelihood"
 _WORST = 3  # articles named in a message
 
 
@@ -27,9 +30,10 @@ class Thresholds:
 
     `rouge_retention_min`: ROUGE-1 and ROUGE-L, as a share of the reference's. `nll_increase_max`: nats per token above
     the reference's. `parity_min`: share of articles with the same tokens as the row that `exact_to` names, in float32;
-    `parity_low_precision_min` the same in bf16 and fp16. `work_tolerance`: new tokens, as a share of the reference's
-    that they may differ by. `weights_ratio_max`: bytes of weights over the reference's. `speed_up_min`: against the
-    reference. `rouge1_min` and `nll_max` are absolute, for the reference's own table.
+    `parity_low_precision_min`: in bf16 and fp16, share of articles with the same tokens, or others from a near tie on.
+    `work_tolerance`: new tokens, as a share of the reference's that they may differ by. `weights_ratio_max`: bytes of
+    weights over the reference's. `speed_up_min`: against the reference. `rouge1_min` and `nll_max` are absolute, for
+    the reference's own table.
     """
 
     rouge_retention_min: float | None = None
@@ -80,7 +84,8 @@ def require_tables(thresholds: Mapping[str, Thresholds], wanted: Iterable[Techni
 @dataclass(frozen=True)
 class Evidence:
     """What the gates of one row look at. `exact` is the row that its tokens must repeat (None: not measured), and then
-    the `reference` of its quality, too."""
+    the `reference` of its quality, too; `preferences` and `rounding` say what its engine thinks of the tokens that do
+    not (`quality.Parity`)."""
 
     articles: Sequence[Article]
     answers: Answers
@@ -90,6 +95,15 @@ class Evidence:
     dtype: str
     weights_ratio: float
     speed_up: Estimate | None
+    preferences: Mapping[int, float] = field(default_factory=dict)
+    rounding: float = 0.0
+
+    @property
+    def parity(self) -> Parity | None:
+        """How the row compares with what it must repeat, where that was measured."""
+        if self.exact is None:
+            return None
+        return Parity(differences(self.answers, self.exact), self.preferences, self.rounding)
 
 
 def judge(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
@@ -119,16 +133,23 @@ def judge_floor(thresholds: Thresholds, answers: Answers) -> list[Verdict]:
 
 
 def _verdict(gate: str, passed: bool, measured: float, required: float, text: str, worst: str = "") -> Verdict:
-    message = text.format(m=measured, r=required) + ("" if passed else worst)
+    if math.isnan(measured):
+        message = "what it measures is not a number, as a broken model gives"
+    else:
+        message = text.format(m=measured, r=required) + ("" if passed else worst)
     return Verdict(gate, "pass" if passed else "fail", measured, required, message)
 
 
 def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     # gate, losses (below 0 is worse), measured, required, is within the threshold, text
     tests: list[tuple[str, list[float], float, float, bool, str]] = []
+    verdicts = []
     answers, reference = evidence.answers, evidence.reference
     if (least := thresholds.rouge_retention_min) is not None:
         for kind in ("rouge1", "rougeL"):
+            if reason := _unjudged(reference.rouge[kind]):
+                verdicts.append(Verdict(kind, "not judged", math.nan, least, reason))
+                continue
             losses = [a - b for a, b in zip(answers.rouge[kind], reference.rouge[kind], strict=True)]
             kept = retention(answers.rouge[kind], reference.rouge[kind])
             text = "{m:.1%} of the reference's " + kind + " kept, at least {r:.1%} required"
@@ -138,11 +159,9 @@ def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
         increase = -math.fsum(losses) / len(losses)
         text = "true headlines are {m:+.4f} nats a token less likely than to the reference, at most {r:+g} allowed"
         tests.append(("likelihood", losses, increase, most, increase <= most, text))
-    verdicts = []
     adjusted = holm([p_worse(losses) for _, losses, *_ in tests])
     for (gate, losses, measured, required, within, text), p in zip(tests, adjusted, strict=True):
         verdict = _verdict(gate, within, measured, required, text, _worst(evidence, losses))
-        # A reference that scores nothing makes the share NaN: not within the threshold, and no evidence either.
         if not within and p > LEVEL:
             message = f"{verdict.message.splitlines()[0]}, but within chance (p = {p:.2f}): measure more --articles"
             verdict = Verdict(gate, "inconclusive", measured, required, message)
@@ -150,24 +169,32 @@ def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     return verdicts
 
 
+def _unjudged(reference: Sequence[float]) -> str:
+    """Why the reference's ROUGE is nothing that a row could be judged by; nothing where it is."""
+    if any(map(math.isnan, reference)):
+        return UNSEEN
+    return "" if any(reference) else NOTHING_KEPT
+
+
 def _parity(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     exact = evidence.dtype == "float32"
     required = thresholds.parity_min if exact else thresholds.parity_low_precision_min
     if required is None:
         return []
-    if evidence.exact is None:
+    if evidence.exact is None or (parity := evidence.parity) is None:
         message = f"the row {evidence.exact_to!r}, whose tokens it must repeat, was not measured"
         return [Verdict("parity", "not judged", math.nan, required, message)]
-    positions = differences(evidence.answers, evidence.exact)
-    measured = sum(p is None for p in positions) / len(positions)
+    parted = [i for i, position in enumerate(parity.positions) if position is not None] if exact else parity.real
+    measured = 1 - len(parted) / len(parity.positions)
     share = f"{{m:.1%}} of the headlines have the tokens of {evidence.exact_to}"
+    if not exact:
+        share += f" up to a near tie ({parity.near_ties} have one; tokens within {parity.rounding:.2f} nats)"
     text = f"{share}, at least {{r:.1%}} required in {evidence.dtype}"
-    pairs = zip(evidence.exact.generations, evidence.answers.generations, positions, strict=True)
-    lines = [
-        f"\n  article {i}, token {position}: {exact.headline!r} became {made.headline!r}"
-        for i, (exact, made, position) in enumerate(pairs)
-        if position is not None
-    ]
+    lines = []
+    for i in sorted(parted, key=lambda i: -parity.preferences.get(i, math.inf)):
+        was, made = evidence.exact.generations[i].headline, evidence.answers.generations[i].headline
+        line = f"\n  article {i}, token {parity.positions[i]}: {was!r} became {made!r}"
+        lines.append(line + (f" ({parity.preferences[i]:+.2f} nats)" if i in parity.preferences else ""))
     return [_verdict("parity", measured >= required, measured, required, text, "".join(lines[:_WORST]))]
 
 
@@ -195,7 +222,8 @@ def _speed(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     measured = evidence.speed_up
     if (least := thresholds.speed_up_min) is None or measured is None:
         return []
-    text = f"{{m:.2f}}x the reference's speed (95 % interval to {measured.high:.2f}), at least {{r:g}} required"
+    interval = "" if math.isnan(measured.high) else f" (95 % interval to {measured.high:.2f})"
+    text = f"{{m:.2f}}x the reference's speed{interval}, at least {{r:g}} required"
     return [_verdict("speed", not measured.high < least, measured.value, least, text)]
 
 

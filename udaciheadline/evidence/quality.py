@@ -5,7 +5,7 @@ spread between articles is ten times the effect of most techniques.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -16,12 +16,17 @@ ROUGE_TYPES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
 
 def rouge(headlines: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-    """ROUGE F-measures in [0, 1] of each headline against its true one, by kind, in the order of the articles.
+    """ROUGE F-measures in [0, 1] of each headline against its true one, by kind, in the order of the articles; all NaN
+    where ROUGE finds no word in most of the true ones: it sees only ASCII letters and digits, and a Thai headline is
+    more than the year in it.
 
     Without stemming, as in the notebook. Lin 2004 (https://aclanthology.org/W04-1013/).
     """
-    from rouge_score import rouge_scorer
+    from rouge_score import rouge_scorer, tokenizers
 
+    words = tokenizers.DefaultTokenizer(use_stemmer=False).tokenize
+    if sum(not words(headline) for headline in references) > len(references) / 2:
+        return {kind: [math.nan] * len(references) for kind in ROUGE_TYPES}
     scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES), use_stemmer=False)
     rows = [scorer.score(true, made) for made, true in zip(headlines, references, strict=True)]
     return {kind: [row[kind].fmeasure for row in rows] for kind in ROUGE_TYPES}
@@ -29,11 +34,17 @@ def rouge(headlines: Sequence[str], references: Sequence[str]) -> dict[str, list
 
 @dataclass(frozen=True)
 class Answers:
-    """What one row answered: generations, ROUGE by kind and negative log-likelihood, each with one entry an article."""
+    """What one row answered: generations, ROUGE by kind (NaN: see `rouge`) and negative log-likelihood, each with one
+    entry an article."""
 
     generations: tuple[Generation, ...]
     rouge: dict[str, list[float]]
     nll: list[float]
+
+    def first(self, count: int) -> "Answers":
+        """Those to the first articles."""
+        rouge = {kind: values[:count] for kind, values in self.rouge.items()}
+        return Answers(self.generations[:count], rouge, self.nll[:count])
 
 
 def first_difference(tokens: Sequence[int], other: Sequence[int]) -> int | None:
@@ -50,8 +61,34 @@ def differences(answers: Answers, reference: Answers) -> list[int | None]:
     return [first_difference(a.token_ids, b.token_ids) for a, b in pairs]
 
 
-def score(answers: Answers, reference: Answers) -> Scores:
-    """The means of a row with 95 % intervals, and its paired differences to the reference."""
+@dataclass(frozen=True)
+class Parity:
+    """How a row's tokens compare with those that they must repeat.
+
+    `positions` are the first differences, as of `differences`; `preferences` is how many nats the other row's model
+    prefers its own token there, by the number of the article (`engines.texts.preferences`); `rounding` is what such a
+    preference moves by rounding alone.
+    """
+
+    positions: list[int | None]
+    preferences: Mapping[int, float]
+    rounding: float
+
+    @property
+    def real(self) -> list[int]:
+        """The articles whose headline parts from the other where it is no near tie."""
+        parted = [i for i, position in enumerate(self.positions) if position is not None]
+        return [i for i in parted if not self.preferences.get(i, math.inf) <= self.rounding]
+
+    @property
+    def near_ties(self) -> int:
+        """How many part from it at a near tie."""
+        return sum(position is not None for position in self.positions) - len(self.real)
+
+
+def score(answers: Answers, reference: Answers, parity: Parity | None = None) -> Scores:
+    """The means of a row with 95 % intervals, its paired differences to the reference, and its `parity` with the row
+    that it must repeat, if any."""
     lost = {kind: _minus(answers.rouge[kind], reference.rouge[kind]) for kind in ROUGE_TYPES}
     positions = [p for p in differences(answers, reference) if p is not None]
     return Scores(
@@ -63,6 +100,9 @@ def score(answers: Answers, reference: Answers) -> Scores:
         identical_share=1 - len(positions) / len(answers.generations),
         first_difference_earliest=min(positions, default=None),
         first_difference_median=median(positions) if positions else None,
+        near_ties=parity.near_ties if parity else None,
+        real_differences=len(parity.real) if parity else None,
+        rounding_nats=parity.rounding if parity else None,
     )
 
 

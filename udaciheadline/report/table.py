@@ -32,7 +32,7 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
 def table(records: Sequence[Record], copy_rouge: Mapping[str, Estimate], notes: Sequence[str]) -> str:
     """The rows as text: speed, memory, quality and gates side by side, then the notes that explain them."""
     rows = [[name for name, _ in _COLUMNS], [unit for _, unit in _COLUMNS], *map(_row, records)]
-    rows.append(_cells({"technique": COPY_TITLE, "ROUGE-1": f"{copy_rouge['rouge1'].value:.3f}"}))
+    rows.append(_cells({"technique": COPY_TITLE, "ROUGE-1": _number(copy_rouge["rouge1"].value, ".3f")}))
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     lines.insert(2, "-" * max(map(len, lines)))
@@ -69,9 +69,9 @@ def _row(record: Record) -> list[str]:
     ):
         cells["peak"] = f"{peak / 2**20:.0f}"
     if (s := record.scores) is not None:
-        cells["ROUGE-1"] = f"{s.rouge['rouge1'].value:.3f}"
+        cells["ROUGE-1"] = _number(s.rouge["rouge1"].value, ".3f")
         cells["difference"] = _interval(s.rouge_difference["rouge1"], "+.3f")
-        cells["NLL"], cells["same"] = f"{s.nll.value:.3f}", f"{s.identical_share:.0%}"
+        cells["NLL"], cells["same"] = _number(s.nll.value, ".3f"), f"{s.identical_share:.0%}"
     cells["gates"] = _gates(record)
     return _cells(cells)
 
@@ -111,6 +111,8 @@ def _legend(records: Sequence[Record]) -> list[str]:
         )
     if compiled := [record.technique for record in records if record.engine == "compiled"]:
         lines.append(f"On the compiled engine: {', '.join(compiled)}; the others on transformers.")
+    if any(record.build and "no_end_token" in record.build.details for record in records):
+        lines.append("Neither checkpoint nor tokenizer names an end token: only its length ends a headline.")
     for record in records:
         if (t := record.throughput) is not None and t.refused_batch_size is not None:
             lines.append(f"{record.technique}: {t.refused_batch_size} articles at a time did not fit in memory.")
@@ -133,9 +135,22 @@ def _legend(records: Sequence[Record]) -> list[str]:
         if record.status != "ok":
             lines.append(f"{record.technique}: {record.status}: {record.reason}.")
         lines += [
-            f"{record.technique}: {v.gate}: {v.status}: {v.message}" for v in record.verdicts if v.status != "pass"
+            f"{record.technique}: {v.gate}: {v.status}: {v.message}"
+            for v in record.verdicts
+            if v.status not in ("pass", "not judged")
         ]
-    return lines
+    return lines + _not_judged(records)
+
+
+def _not_judged(records: Sequence[Record]) -> list[str]:
+    """What could not be judged, and why: one line a reason, with all the rows and gates that it holds for."""
+    reasons: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+    for record in records:
+        for verdict in record.verdicts:
+            if verdict.status == "not judged":
+                rows, gates = reasons.setdefault(verdict.message, ({}, {}))
+                rows[record.technique] = gates[verdict.gate] = None
+    return [f"{', '.join(r)}: {', '.join(g)}: not judged: {message}." for message, (r, g) in reasons.items()]
 
 
 def _ranks(record: Record, p: Parallel) -> list[str]:
@@ -186,6 +201,10 @@ def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.1f}"
 
 
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else f"{value:{form}}"
+
+
 def _interval(estimate: Estimate, form: str) -> str:
     half = (estimate.high - estimate.low) / 2
-    return f"{estimate.value:{form}}" + ("" if math.isnan(half) else f" ±{half:{form.lstrip('+')}}")
+    return _number(estimate.value, form) + ("" if math.isnan(half) else f" ±{half:{form.lstrip('+')}}")

@@ -12,13 +12,14 @@ proportion to the bytes removed, if the kernel unpacks them on the way. That *if
   the normal distribution for nf4, which fits trained weights better at the same size. They are unpacked to the compute
   dtype for the product, so arithmetic is not saved, only memory.
 
-The linear layers are quantised, embeddings and head are not: a model that is mostly vocabulary shrinks less.
+The linear layers are quantised, embeddings and head are not: a model that is mostly vocabulary shrinks less. Of some
+families bitsandbytes knows no layer, and its kernels do not take every shape: such a model is not for these rows.
 """
 
 from functools import partial
 from typing import Any
 
-from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.records import Engine, EngineSpec, Unsupported
 from udaciheadline.techniques._technique import Technique
 
 
@@ -33,14 +34,29 @@ def bitsandbytes_config(kind: str, dtype: str) -> Any:
 
 
 def build(kind: str, spec: EngineSpec) -> Engine:
-    """The KV cache row with the linear layers' weights quantised while they are loaded."""
+    """The KV cache row with the linear layers' weights quantised while they are loaded. Raises Unsupported for a model
+    of which nothing was quantised, or that does not run so."""
+    from bitsandbytes.nn.modules import Linear4bit, Linear8bitLt
+
     from udaciheadline.checkpoints.models import load_model, load_tokenizer
+    from udaciheadline.engines.device import is_out_of_memory
     from udaciheadline.engines.transformers import TransformersEngine
 
     quantization = bitsandbytes_config(kind, spec.dtype)
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, quantization=quantization)
-    tokenizer = load_tokenizer(spec.model)
-    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens)
+    if not any(isinstance(module, Linear4bit | Linear8bitLt) for module in model.modules()):
+        raise Unsupported(f"bitsandbytes knows no layer of a {model.config.model_type} model, and quantises nothing")
+    engine = TransformersEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens, stop=spec.stop)
+    try:
+        engine.texts.likelihood(["One pass tells whether it runs."], ["It does"])
+    except (RuntimeError, AssertionError) as error:  # what its kernels do not take is written down nowhere
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise Unsupported(
+            f"bitsandbytes cannot run this {model.config.model_type} model on the {spec.device} ({reason})"
+        ) from error
+    return engine
 
 
 TECHNIQUES = (

@@ -14,11 +14,26 @@ GPU, or where draft and target are close in depth, as the embedded two are.
 The honest comparison is the target alone, with the same prompt, length and extraction: the `target` row.
 """
 
+from typing import Any
+
 from udaciheadline.engines import ENGINES, build_engine
-from udaciheadline.records import Engine, EngineSpec, UsageError
+from udaciheadline.records import Engine, EngineSpec, Unsupported, UsageError
 from udaciheadline.techniques._technique import Technique
 
 DRAFT_TOKENS = 5
+
+
+def fit_vocabulary(draft: Any, target: Any) -> None:
+    """Gives a draft as many rows of the vocabulary as the target has, in place.
+
+    Models of one tokenizer often pad their vocabulary to different sizes (Qwen2.5's have 151,936 and 152,064 rows),
+    which transformers takes for different tokenizers. What is changed is padding, and of the draft only: the target
+    stays what it is, and with it every token that is written. A larger draft loses its last rows. A smaller one gets
+    more of them, each the mean of those that it has, so that its logit is the mean of all logits and never the largest.
+    """
+    rows = target.config.get_text_config().vocab_size
+    if draft.config.get_text_config().vocab_size != rows:
+        draft.resize_token_embeddings(rows)
 
 
 def build_target(spec: EngineSpec) -> Engine:
@@ -31,7 +46,8 @@ def build_target(spec: EngineSpec) -> Engine:
 
 
 def build_speculative(spec: EngineSpec) -> Engine:
-    """`generate(assistant_model=draft)` on the target. Raises UsageError where the two do not share a vocabulary."""
+    """`generate(assistant_model=draft)` on the target. Raises UsageError where the two do not share a vocabulary, and
+    Unsupported where one of them has no cache to take drafted tokens back from."""
     from udaciheadline.checkpoints.models import load_model, load_tokenizer
     from udaciheadline.engines.transformers import TransformersEngine
 
@@ -43,8 +59,13 @@ def build_speculative(spec: EngineSpec) -> Engine:
         )
     target = load_model(spec.target, device=spec.device, dtype=spec.dtype)
     draft = load_model(spec.draft, device=spec.device, dtype=spec.dtype)
+    for name, model in (("target", target), ("draft", draft)):
+        if model._is_stateful:
+            kind = model.config.model_type
+            raise Unsupported(f"its {name} is a {kind} model, whose state cannot take back drafted tokens")
+    fit_vocabulary(draft, target)
     return TransformersEngine(
-        target, tokenizer, max_new_tokens=spec.max_new_tokens, draft=draft, draft_tokens=DRAFT_TOKENS
+        target, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, draft=draft, draft_tokens=DRAFT_TOKENS
     )
 
 

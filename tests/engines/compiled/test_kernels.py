@@ -4,17 +4,18 @@ What the interpreter cannot show: speed, and kernels that run ahead of their pre
 """
 
 import copy
+import math
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import distributed
+import torch.nn.functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from udaciheadline.checkpoints.division import Stage
-from udaciheadline.engines.compiled import kernels
-from udaciheadline.engines.compiled.llama import Llama
+from udaciheadline.checkpoints.division import Share, Stage
+from udaciheadline.engines.compiled import kernels, products
+from udaciheadline.engines.compiled.llama import Layer, Llama, rms_norm
 from udaciheadline.engines.compiled.step import Step, inbox_words
 from udaciheadline.records import Unsupported
 
@@ -60,8 +61,15 @@ def copied(cache: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.T
         {},
         {"tie_word_embeddings": True, "num_key_value_heads": 6, "num_attention_heads": 6},
         {"num_attention_heads": 48, "num_key_value_heads": 2, "num_hidden_layers": 1},
+        {
+            "hidden_size": 200,
+            "intermediate_size": 328,
+            "num_attention_heads": 10,
+            "num_hidden_layers": 1,
+            "vocab_size": 61,
+        },
     ],
-    ids=["grouped", "tied, a key-value head a query", "24 queries a key-value head"],
+    ids=["grouped", "tied, a key-value head a query", "24 queries a key-value head", "far from powers of two"],
 )
 @torch.no_grad()
 def test_steps_write_the_tokens_and_the_cache_of_the_model(length: int, changes: dict) -> None:
@@ -83,31 +91,37 @@ def test_steps_write_the_tokens_and_the_cache_of_the_model(length: int, changes:
         torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
 
 
-def split(source: LlamaForCausalLM, ranks: int, whole: str, monkeypatch: pytest.MonkeyPatch) -> list[Llama]:
-    """The model of each rank, in one process; weights named `whole` are not split, as in some versions' plans."""
-    monkeypatch.setattr(distributed, "get_world_size", lambda: ranks)
+def split(source: LlamaForCausalLM, ranks: int) -> list[Llama]:
+    """The model of each rank, in one process."""
     made = []
-    for rank in range(ranks):
-        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
-        own = copy.deepcopy(source)
-        for name, weight in own.named_parameters():
-            if "norm" not in name and whole not in name:
-                weight.data = weight.data.chunk(ranks, dim=1 if "o_proj" in name or "down" in name else 0)[rank].clone()
-        made.append(Llama(own, SLOTS))
+    for share in (Share(source.config, rank, ranks) for rank in range(ranks)):
+        own = LlamaForCausalLM(share.config(source.config)).eval()
+        own.load_state_dict({name: share.cut(name, weight) for name, weight in source.state_dict().items()})
+        made.append(Llama(own, SLOTS, share=share))
     return made
 
 
-@pytest.mark.parametrize(("ranks", "whole"), [(2, "no weight"), (3, "no weight"), (2, "embed_tokens"), (2, "lm_head")])
+@pytest.mark.parametrize(
+    ("ranks", "changes"),
+    [
+        (2, {}),
+        (3, {"vocab_size": 306}),
+        (2, {"tie_word_embeddings": True}),
+        (2, {"hidden_size": 144, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 171}),
+        (3, {"num_attention_heads": 4, "num_key_value_heads": 1}),
+    ],
+    ids=["an odd vocabulary", "three", "tied", "9 and 3 heads", "4 and 1 heads over 3"],
+)
 @torch.no_grad()
 def test_ranks_that_push_into_each_others_inboxes_write_the_tokens_of_the_whole_model(
-    ranks: int, whole: str, monkeypatch: pytest.MonkeyPatch
+    ranks: int, changes: dict
 ) -> None:
-    source = random_source(num_attention_heads=6, num_key_value_heads=6, vocab_size=306)
-    parts = split(source, ranks, whole, monkeypatch)
+    source = random_source(**{"num_key_value_heads": 6} | changes)
+    parts = split(source, ranks)
     llama = Llama(source, SLOTS)
     last, place, cache = read(llama, [40])
-    mine = [c.chunk(ranks, dim=1) for pair in cache for c in pair]
-    caches = [[(k[r].clone(), v[r].clone()) for k, v in zip(mine[::2], mine[1::2], strict=True)] for r in range(ranks)]
+    own = [list(Share(source.config, rank, ranks).heads[1]) for rank in range(ranks)]
+    caches = [[(k[:, heads].clone(), v[:, heads].clone()) for k, v in cache] for heads in own]
     inboxes = [torch.zeros(inbox_words(part), dtype=torch.int64) for part in parts]
     addresses = torch.tensor([inbox.data_ptr() for inbox in inboxes])
     lasts = [last.clone() for _ in parts]
@@ -169,6 +183,117 @@ def test_many_texts_of_different_lengths_are_read_as_the_model_reads_them(monkey
     torch.testing.assert_close(llama.decode(last, place, cache), expected, atol=1e-4, rtol=1e-4)
     for ours, reference in zip(cache, theirs, strict=True):
         torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("bias", "norms"), [(True, False), (False, True), (True, True)], ids=["biases", "norms of heads", "both"]
+)
+@torch.no_grad()
+def test_biases_of_the_products_and_norms_of_the_heads_come_before_the_rotation(bias: bool, norms: bool) -> None:
+    llama = model()
+    for layer in llama.layers:
+        if bias:
+            layer.qkv_bias = torch.randn(len(layer.qkv))
+        if norms:
+            layer.q_norm, layer.k_norm = torch.rand(2, 16) + 0.5
+        layer.before = partial(before, layer, llama.heads, llama.kv_heads)  # type: ignore[method-assign]
+    last, place, cache = read(llama, [40])
+    theirs = copied(cache)
+    expected = llama.decode(last, place, theirs).argmax(-1)
+    Step(llama, cache, last, place)()
+    assert last.item() == expected.item()
+    for ours, reference in zip(cache, theirs, strict=True):
+        torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
+
+
+def before(layer: Layer, heads: int, kv_heads: int, x: torch.Tensor) -> torch.Tensor:
+    """`Layer.before` with a bias, where the layer has one, and norms of heads."""
+    y = F.linear(rms_norm(x, layer.attention_norm, layer.eps), layer.qkv, layer.qkv_bias)
+    q, k, v = y.view(len(x), -1, layer.head_dim).split([heads, kv_heads, kv_heads], 1)
+    if layer.q_norm is not None and layer.k_norm is not None:
+        q, k = rms_norm(q, layer.q_norm, layer.eps), rms_norm(k, layer.k_norm, layer.eps)
+    return torch.cat((q, k, v), 1)
+
+
+@torch.no_grad()
+def test_many_texts_go_through_norms_of_heads_that_are_given() -> None:
+    q, k = torch.rand(2, 16) + 0.5
+    llama = model()
+    qkv, place = torch.randn(3, llama.heads + 2 * llama.kv_heads, 16), torch.tensor([5, 1, 40])
+    keys, values = torch.randn(2, 3, llama.kv_heads, SLOTS, 16)
+    theirs = keys.clone(), values.clone()
+    given = kernels.Norms(q, k, llama.eps)
+    made = kernels.attend(llama.cos, llama.sin, place, qkv, keys, values, given)
+    queries, key, value = qkv.split([llama.heads, llama.kv_heads, llama.kv_heads], 1)
+    normed = torch.cat((rms_norm(queries, q, llama.eps), rms_norm(key, k, llama.eps), value), 1)
+    expected = llama._attention_of_a_step(place, [theirs])(normed, *theirs)
+    torch.testing.assert_close(made, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(keys, theirs[0], atol=1e-4, rtol=1e-4)
+
+
+WILD = 7  # elements behind each end, which no kernel may use or change
+
+
+def walled(*shape: int) -> torch.Tensor:
+    """Random elements, with NaN behind the last one."""
+    n = math.prod(shape)
+    return torch.cat((torch.randn(n), torch.full((WILD * 64,), torch.nan)))[:n].view(shape)
+
+
+def behind(x: torch.Tensor) -> torch.Tensor:
+    """What lies behind the last element."""
+    return torch.as_strided(x, (WILD * 64,), (1,), x.numel())
+
+
+@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize(("rows", "columns"), [(8, 16), (4, 32), (2, 128)])
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_product_whose_tiles_hang_over_its_ends_uses_nothing_behind_them(
+    rows: int, columns: int, first: int, gated: bool
+) -> None:
+    out, size = 13, 70
+    x, norm, bias, y = walled(size), walled(size), walled(out), walled(out)
+    weight = walled((2 if gated else 1) * out, size)
+    product = weight @ rms_norm(x, norm, 1e-5)
+    expected = y + (F.silu(product[:out] + bias) * product[out:] if gated else product + bias)
+    products.project_kernel[(-(-out // rows),)](
+        x, norm, weight, bias, y, 1e-5, None, None, 0, IN=size, OUT=out, ROWS=rows, COLUMNS=columns,
+        FIRST=min(first, -(-size // columns)), GATED=gated, ADD=True, RANKS=1, AHEAD=0,
+    )  # fmt: skip
+    torch.testing.assert_close(y, expected, atol=1e-4, rtol=1e-4)
+    assert behind(y).isnan().all()
+
+
+def test_an_embedding_that_is_narrower_than_a_program_leaves_what_lies_behind_it() -> None:
+    embedding, x = walled(5, 70), walled(70)
+    kernels.embed_kernel[(1,)](
+        torch.tensor([4]), embedding, x, None, None, 0, 0, 5, IN=70, COLUMNS=128, RANKS=1, AHEAD=0
+    )
+    assert x.equal(embedding[4])
+    assert behind(x).isnan().all()
+
+
+def test_parts_that_are_narrower_than_a_program_leave_what_lies_behind_them() -> None:
+    x, parts = walled(70), torch.randn(2, 70)
+    inbox = (parts.view(torch.int32).long() & 0xFFFFFFFF) | (1 << 32)
+    expected = x + parts.sum(0)
+    kernels.add_parts_kernel[(1,)](x, inbox, torch.ones(1).long(), SIZE=70, BLOCK=128, ADD=True, RANKS=2, AHEAD=0)
+    torch.testing.assert_close(x, expected)
+    assert behind(x).isnan().all()
+
+
+def test_of_a_vocabulary_that_ends_within_a_program_only_its_tokens_are_compared() -> None:
+    vocabulary, size = 37, 70
+    x, norm, head = walled(size), walled(size), walled(vocabulary, size)
+    for positive in (x, norm, head):
+        positive.abs_()
+    head.neg_()  # all logits are below those zeros that stand for no token
+    values, tokens = torch.empty(3), torch.empty(3, dtype=torch.int32)
+    products.best_kernel[(3,)](
+        x, norm, head, values, tokens, IN=size, OUT=vocabulary, ROWS=8, TURNS=2, COLUMNS=32, AHEAD=0
+    )
+    logits = head @ (x * norm)
+    assert tokens.tolist() == [i * 16 + int(logits[i * 16 : i * 16 + 16].argmax()) for i in range(3)]
 
 
 @pytest.mark.parametrize(("dimensions", "fits"), [(8, False), (16, True), (24, False), (100, False), (128, True)])

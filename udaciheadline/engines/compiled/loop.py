@@ -27,24 +27,22 @@ from typing import Any
 import torch
 from torch import distributed
 
-from udaciheadline.checkpoints.division import Stage
-from udaciheadline.data.prompts import extract_headline
-from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
-from udaciheadline.engines.compiled.llama import Llama
+from udaciheadline.checkpoints.division import Share, Stage
+from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
+from udaciheadline.engines.compiled.llama import MAX_LENGTH, Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
-from udaciheadline.engines.compiled.rows import CompiledRow, Rows, Tokens
+from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import end_tokens, fitting, likelihood
-from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
+from udaciheadline.engines.texts import Ending, Limit, Texts, fitting
+from udaciheadline.records import BuildInfo, Generation, UsageError
 
-MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}  # of prompts read together: enough to keep the device busy
 PIPELINED_SHARE = 4  # of them for a stage: as long as it reads the first group, those behind it have nothing to do
 MICRO_BATCHES = 1  # in flight for each stage of a pipeline
 FREE_SHARE = 0.125  # of the rows, at which new prompts are read, or the others close ranks: neither is free
-CPU_LAYERS = 12  # compiled into one C++ function for a CPU: 16 took 505 s, and reading their weights is most of a step
+ONE_PROGRAM_LAYERS = 8  # at most, compiled into one C++ function for a CPU with the loop over tokens: 16 took 505 s
 THREAD_BYTES = 8 * 2**20  # weights a step must read for a second thread on a CPU to pay: it has to be woken first
 
 
@@ -61,12 +59,13 @@ class _Text:
 
 
 class CompiledEngine:
-    """Greedy headlines from a transformers Llama, whose weights it takes over (`source` is of no use afterwards).
+    """Greedy headlines from a transformers Llama, or another of `llama.FAMILIES`, whose weights it takes over (`source`
+    is of no use afterwards).
 
-    With `alone`, what a single prompt needs is compiled at once, otherwise when the first one comes. `details` are the
-    technique's own figures, passed through to the report. With a `stage`, source has just its layers, and this is one
-    rank of a pipeline. Raises Unsupported for a model that is not a Llama, or has too many layers to compile on this
-    CPU, and UsageError where compiling fails.
+    With `alone`, what a single prompt needs is compiled at once; otherwise it is compiled when the first one comes, or,
+    on a CPU, weights are packed for jobs, and nothing is compiled. `details` are the technique's own figures, passed
+    through to the report. Of several ranks, source is the model of this one's `stage` or `share`. Raises Unsupported
+    for a model of another family, and UsageError where compiling fails.
     """
 
     def __init__(
@@ -75,25 +74,30 @@ class CompiledEngine:
         tokenizer: Any,
         *,
         max_new_tokens: int,
+        stop: str = "newline",
         alone: bool = True,
         details: dict[str, float] | None = None,
         stage: Stage | None = None,
+        share: Share | None = None,
     ) -> None:
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
-        self._ends = end_tokens(source, tokenizer)
-        parameters = source.num_parameters()
-        self._model = Llama(source, MAX_LENGTH, stage)
+        self._ending = Ending(source, tokenizer, stop)
+        parameters = share.parameters if share else source.num_parameters()
+        self._model = Llama(source, MAX_LENGTH, stage, share)
         self._line = Line() if stage else None
+        self.texts = Texts(
+            tokenizer,
+            partial(self._line.logits, self._model) if self._line else self._model,
+            self._model.device,
+            stop=stop,
+            limit=min(Limit(MAX_LENGTH, "the compiled engine takes"), Limit.of(source), key=lambda limit: limit.tokens),
+            max_new_tokens=max_new_tokens,
+        )
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
         # On a CPU, what goes between ranks cannot be part of a program.
-        self._compiles = self._device == "cuda" or (self._ranks == 1 and len(self._model.layers) <= CPU_LAYERS)
-        if alone and not self._compiles and self._ranks == 1:
-            raise Unsupported(
-                f"its {len(self._model.layers)} layers would take minutes to compile on a CPU, for little: reading the "
-                f"weights is most of a step there; the limit is {CPU_LAYERS} layers"
-            )
+        self._compiles = alone and self._ranks == 1
         self._peers: Peers | None = None
         if self._device == "cuda":
             from udaciheadline.engines.compiled import (  # they need Triton, which a CPU build of torch lacks
@@ -109,6 +113,8 @@ class CompiledEngine:
         self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
+        if self._device == "cpu" and not self._compiles:
+            self._model.pack()
         layer_parameters = sum(weight.numel() for weight in self._model.layers.parameters())  # type: ignore[attr-defined]
         elsewhere = self._model.stage.of - len(self._model.layers)
         self.info = BuildInfo(
@@ -117,7 +123,7 @@ class CompiledEngine:
             pass_bytes=self._line.total(pass_bytes, self._model.device) if self._line else pass_bytes,
             layer_parameters=layer_parameters,
             head_parameters=self._model.head.numel() if self._model.stage.last else 0,
-            details=details or {},
+            details=(details or {}) | self._ending.details(),
         )
         self._threads_alone = max(1, min(self._threads, pass_bytes // THREAD_BYTES))
         try:
@@ -135,11 +141,11 @@ class CompiledEngine:
         """Greedy headlines, at most `batch_size` in flight at a time (default: all); tokenisation is not timed.
 
         Where so many do not fit in memory, half as many are tried: `Generation.batch_size` says how many it were.
-        Raises UsageError for a text longer than MAX_LENGTH tokens.
+        Raises UsageError for a text longer than MAX_LENGTH tokens, or than the model has positions for.
         """
         if not prompts:
             return []
-        encoded = self._tokenizer(prompts)["input_ids"]
+        encoded = self.texts.encode(prompts)
 
         def job(size: int) -> tuple[list[_Text], float, float]:
             texts = [_Text(ids) for ids in encoded]
@@ -149,7 +155,7 @@ class CompiledEngine:
         size, (texts, start, seconds) = fitting(size, job, self._ranks)
         return [
             Generation(
-                headline=extract_headline(str(self._tokenizer.decode(text.new, skip_special_tokens=True))),
+                headline=self.texts.headline(text.new),
                 token_ids=tuple(text.new),
                 seconds=seconds,
                 first_token_seconds=text.first_token_at - start,
@@ -159,14 +165,16 @@ class CompiledEngine:
             for text in texts
         ]
 
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
-        """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced)."""
-        logits = partial(self._line.logits, self._model) if self._line else self._model
-        return likelihood(logits, self._tokenizer, self._model.device, prompts, headlines)
+    def warm_up(self, prompts: list[str]) -> list[int]:
+        """The longest prompt, for which rows are made, and on a GPU one for each graph that reads prompts."""
+        if self._device == "cpu":
+            return self.texts.longest(prompts, 1)
+        graphs = self._ranks == 1 or self._peers or self._line
+        return self.texts.one_of_each_length(prompts, PROMPT_BUCKET if graphs else 1)
 
     def close(self) -> None:
         """Drops the model."""
-        del self._model, self._rows
+        del self._model, self._rows, self.texts
 
     def _work(self, texts: list[_Text], size: int) -> tuple[float, float]:
         """Makes the headlines, `size` texts at a time: when that began, and the seconds it took."""
@@ -186,13 +194,7 @@ class CompiledEngine:
     def _rows_for(self, texts: list[_Text], size: int) -> list[Rows]:
         """`size` rows, long enough for these texts: the last ones where they are, new ones otherwise. Those of a
         pipeline are divided into micro-batches."""
-        longest = max(len(text.prompt) for text in texts)
-        needed = longest + self._max_new_tokens
-        if needed > MAX_LENGTH:
-            raise UsageError(
-                f"a prompt of {longest} tokens and {self._max_new_tokens} new ones: the compiled engine takes texts of "
-                f"at most {MAX_LENGTH} tokens: use --engine transformers, or cut the article"
-            )
+        needed = max(len(text.prompt) for text in texts) + self._max_new_tokens
         if self._device == "cpu":
             torch.set_num_threads(self._threads_alone if size == 1 else self._threads)
         kind = "one" if size == 1 else "many"
@@ -215,7 +217,9 @@ class CompiledEngine:
                 return GraphedRow(self._model, slots, self._peers)
             return GraphedRows(self._model, count, slots)
         if count == 1 and self._compiles:
-            return CompiledRow(self._model, slots, sorted(self._ends), self._max_new_tokens)
+            if len(self._model.layers) > ONE_PROGRAM_LAYERS:
+                return CompiledLayers(self._model, slots)
+            return CompiledRow(self._model, slots, self._ending, self._max_new_tokens)
         return Rows(self._model, count, slots)
 
     def _flow(self, rows: Rows, waiting: deque[_Text]) -> Iterator[bool]:
@@ -286,7 +290,7 @@ class CompiledEngine:
                 text.first_token_at = now
             for token in new:
                 text.new.append(token)
-                if token in self._ends or len(text.new) == self._max_new_tokens:
+                if self._ending.has_come(text.new) or len(text.new) == self._max_new_tokens:
                     text.done = True
                     flying[text.row] = None
                     break
