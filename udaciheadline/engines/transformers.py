@@ -134,8 +134,8 @@ class TransformersEngine:
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Greedy headlines, `batch_size` prompts at a time (default: all at once), longest prompts first, so that
         little is padded; tokenisation is outside the time, as in the notebook. Where so many do not fit in memory, half
-        as many are tried: `Generation.batch_size` says how many it were. Raises UsageError for a prompt that is too long
-        for the model."""
+        as many are tried: `Generation.batch_size` says how many it were. Raises UsageError for a prompt that is too
+        long for the model."""
         if not prompts:
             return []
         encoded = self._tokenizer(prompts)["input_ids"]

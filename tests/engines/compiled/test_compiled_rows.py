@@ -33,8 +33,8 @@ def test_a_text_that_is_too_long_is_refused_in_one_sentence_with_both_numbers(bu
     prompt = "word " * MAX_LENGTH
     count = len(tokenizer(prompt)["input_ids"])
     reason = (
-        f"a prompt of {count} tokens and 25 new ones: the compiled engine takes texts of at most {MAX_LENGTH} tokens: "
-        "use --engine transformers, or cut the article"
+        f"article 2: its prompt of {count} tokens and the 25 of a headline are more than the {MAX_LENGTH} that the "
+        "compiled engine takes: cut the article"
     )
     with pytest.raises(UsageError, match=f"^{reason}$"):
         build().generate(["short", prompt])
@@ -43,11 +43,10 @@ def test_a_text_that_is_too_long_is_refused_in_one_sentence_with_both_numbers(bu
 def test_a_text_may_be_as_long_as_is_allowed_and_not_a_token_longer(build, prompts, tokenizer, monkeypatch):
     longest = max(len(tokenizer(prompt)["input_ids"]) for prompt in prompts[:2])
     monkeypatch.setattr(module, "MAX_LENGTH", longest + LENGTH)
-    engine = build()
-    assert len(engine.generate(prompts[:2])) == 2
+    assert len(build().generate(prompts[:2])) == 2
     monkeypatch.setattr(module, "MAX_LENGTH", longest + LENGTH - 1)
     with pytest.raises(UsageError):
-        engine.generate(prompts[:2])
+        build().generate(prompts[:2])
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["alone", "together"])

@@ -82,9 +82,8 @@ class CompiledEngine:
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
         self._ends = end_tokens(source, tokenizer)
         parameters = source.num_parameters()
-        self._limit = min(
-            Limit(MAX_LENGTH, "the compiled engine takes"), Limit.of(source), key=lambda limit: limit.tokens
-        )
+        own = Limit(MAX_LENGTH, "the compiled engine takes", "cut the article")
+        self._limit = min(Limit.of(source), own, key=lambda limit: limit.tokens)
         self._model = Llama(source, MAX_LENGTH, stage)
         self._line = Line() if stage else None
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
