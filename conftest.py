@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from udaciheadline.checkpoints import growth, models
-from udaciheadline.data import articles
+from udaciheadline.data import articles, prompts
 from udaciheadline.engines import ENGINES
 from udaciheadline.records import UsageError
-from udaciheadline.session.row import Row
+from udaciheadline.session.row import Row, RowFailed
 from udaciheadline.session.session import Session, check_options, chosen_techniques
 from udaciheadline.techniques import techniques
 from udaciheadline.workers.processes import redact
@@ -42,6 +42,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--model", default=models.EMBEDDED, help=f"embedded, {shapes}, a checkpoint folder or a hub id")
     add("--target", help="larger model of the target and speculative rows (default: embedded with an embedded --model)")
     add("--draft", help="draft model of the speculative row (default: --model)")
+    add("--prompt", default="notebook", help="notebook (default), chat, few-shot:K, or a text file with {text} in it")
+    add("--stop", choices=prompts.STOPS, default="newline", help="where a headline ends besides (default: newline)")
+    add(
+        "--minutes",
+        type=float,
+        metavar="M",
+        help="divide so much time over the techniques (default: all articles each)",
+    )
     add("--max-new-tokens", type=int, default=25, help="longest headline, in tokens (default: 25)")
     add(
         "--batch-size",
@@ -180,6 +188,18 @@ def row(request: pytest.FixtureRequest, bench_session: Session) -> Iterator[Row]
             bench_session.keep(row)
     finally:
         row.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """A row that has ended is one failure, of the first test that meets the end: the others are skipped."""
+    try:
+        return (yield)
+    except RowFailed:
+        row: Row = item.funcargs["row"]
+        if why := row.tell_end():
+            raise pytest.fail.Exception(why, pytrace=False) from None
+        raise pytest.skip.Exception(f"{row.technique.name}: the row ended ({row.status})") from None
 
 
 @pytest.hookimpl(tryfirst=True)

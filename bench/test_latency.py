@@ -18,5 +18,6 @@ def test_latency(benchmark: BenchmarkFixture, row: Row) -> None:
     def play(number: int) -> None:
         CLOCK.advance(row.play_round(number))
 
-    benchmark.pedantic(play, setup=lambda: ((row.next_round(),), {}), rounds=row.rounds, warmup_rounds=row.rounds)
+    row.warm_up()
+    benchmark.pedantic(play, setup=lambda: ((row.next_round(),), {}), rounds=row.rounds)
     row.finish_rounds()

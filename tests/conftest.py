@@ -17,6 +17,8 @@ from udaciheadline.techniques import techniques
 
 # Before torch is imported: two threads that wait for each other crawl on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Before the first process is started: pytest.ini is for this one, and a library's warning is an error in all of them.
+os.environ.setdefault("PYTHONWARNINGS", "error::FutureWarning")
 # Before Triton is imported: its kernels are run by an interpreter, on the CPU.
 os.environ["TRITON_INTERPRET"] = "1"
 

@@ -57,11 +57,20 @@ class FakeWorker:
             for i in range(len(prompts))
         ]
 
-    def check(self, prompts: list[str], headlines: list[str]) -> None:
+    def check(self, prompts: list[str], completions: list[str]) -> None:
         pass
 
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
+    def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
         return [1.0] * len(prompts)
+
+    def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
+        return [0.5] * len(prompts)
+
+    def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
+        return 0.25
+
+    def warm_up(self, prompts: list[str]) -> list[int]:
+        return list(range(len(prompts)))[::-1][:2]
 
     def peak_memory(self) -> Memory:
         return Memory((), (), 2**20)

@@ -45,8 +45,8 @@ class _KilledAtThird:
 
     def __init__(self, spec: EngineSpec) -> None:
         self._engine = build_kv_cache(spec)
-        self.info, self.likelihood, self.close = self._engine.info, self._engine.likelihood, self._engine.close
-        self.check = self._engine.check
+        self.info, self.texts, self.close = self._engine.info, self._engine.texts, self._engine.close
+        self.warm_up = self._engine.warm_up
         self._calls = 0
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:

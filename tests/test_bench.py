@@ -210,12 +210,24 @@ def test_a_faulty_technique_costs_its_own_row_only(beset) -> None:
     assert code == 1
 
 
-def test_the_tests_of_a_faulty_technique_fail_and_those_of_the_others_do_not(beset) -> None:
+def test_a_row_that_ends_is_one_failure_and_its_other_tests_are_skipped(beset) -> None:
     output = beset[2]
-    assert "FAILED bench/test_latency.py::test_latency[hangs]" in output
-    assert "FAILED bench/test_quality.py::test_rouge[killed]" in output
-    assert "[kv-cache] - " not in output
-    assert "[unsupported] - " not in output
+    failed = [line.split(" - ")[0] for line in output.splitlines() if line.startswith("FAILED ")]
+    assert failed == [
+        f"FAILED bench/test_latency.py::test_latency[{n}]" for n in ("raises", "mend", "oom", "killed", "hangs")
+    ]
+
+
+def test_a_row_that_ends_says_why_once_without_a_trace_of_the_harness(beset) -> None:
+    _, _, failures = beset[2].partition(" FAILURES ")
+    failures, _, _ = failures.partition(" headlines ")
+    assert failures.count("mend: error: the checkpoint is torn: mend it\n___") == 1
+    assert (
+        failures.count("raises: crash: ValueError: the weights are upside down\nTraceback (most recent call last)") == 1
+    )
+    assert "I am waiting for something that never comes" in failures
+    assert "conftest.py" not in failures
+    assert "row.py" not in failures
 
 
 def test_the_report_says_why_a_row_is_missing(beset) -> None:

@@ -38,7 +38,8 @@ class EngineSpec:
     """What an engine is built from. `model`, `draft` and `target` are checkpoints as `checkpoints.models.resolve`
     returns them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row;
     `engine` is "transformers" or "compiled", for techniques that exist on both; `ranks` are the processes, one device
-    each, that a parallel technique is spread over."""
+    each, that a parallel technique is spread over; `stop` is where a headline ends, beside the model's own end of
+    sequence (`data.prompts.STOPS`)."""
 
     model: str
     target: str | None
@@ -48,13 +49,14 @@ class EngineSpec:
     max_new_tokens: int = 25
     engine: str = "transformers"
     ranks: int = 1
+    stop: str = "newline"
 
 
 @dataclass(frozen=True)
 class Generation:
     """What an engine made of one prompt.
 
-    `token_ids` are the new tokens up to and including the end-of-sequence token, `seconds` the device-synchronised
+    `token_ids` are the new tokens up to and including the one that ends the headline, `seconds` the device-synchronised
     time of the whole call (shared by all its prompts), `first_token_seconds` the part until the first new token was
     there. `drafted` and `accepted` count draft tokens where a draft model helps; `batch_size` is how many prompts
     were worked on at a time.
@@ -153,7 +155,9 @@ class Scores:
     `rouge` is by kind, as F-measures in [0, 1]; `nll` is the mean negative log-likelihood of the true headlines, in
     nats per token. `rouge1_detectable_loss` is the loss that so many articles would find with 80 % power.
     `identical_share` counts headlines with the reference's tokens; the first differing token of the others is given by
-    its earliest and its median position.
+    its earliest and its median position. Of a row that must repeat another one's tokens, `near_ties` counts the
+    headlines that part from those where the two tokens are within `rounding_nats` of each other, which is what rounding
+    moves (`engines.texts.rounding`), and `real_differences` all others that part.
     """
 
     rouge: dict[str, Estimate]
@@ -164,6 +168,9 @@ class Scores:
     identical_share: float
     first_difference_earliest: int | None
     first_difference_median: float | None
+    near_ties: int | None = None
+    real_differences: int | None = None
+    rounding_nats: float | None = None
 
 
 @dataclass(frozen=True)
@@ -244,19 +251,36 @@ class Record:
     environment: dict[str, str] = field(default_factory=dict)
 
 
+class Texts(Protocol):
+    """What an engine says of texts that it need not have written. See `engines/texts.py`."""
+
+    def check(self, prompts: list[str], completions: list[str]) -> None:
+        """Raises UsageError where one of these is too long for the engine."""
+
+    def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
+        """Mean negative log-likelihood per token, in nats, of each completion after its prompt (teacher-forced)."""
+
+    def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
+        """How many nats likelier the last of each text's new tokens is than the other one, in its place."""
+
+    def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
+        """How far another batch shape moves such a preference, in nats, at most."""
+
+
 class Engine(Protocol):
     """A model that generates headlines. See `engines/`."""
 
     info: BuildInfo
 
-    def check(self, prompts: list[str], headlines: list[str]) -> None:
-        """Raises UsageError where an article is too long, to write its headline or to judge the true one."""
+    @property
+    def texts(self) -> Texts:
+        """What it says of texts."""
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Generates greedily for all prompts, `batch_size` at a time (default: all at once)."""
 
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
-        """Mean negative log-likelihood per token, in nats, of each true headline after its prompt (teacher-forced)."""
+    def warm_up(self, prompts: list[str]) -> list[int]:
+        """Those of these prompts that it must have answered before its times are those of an engine that runs."""
 
     def close(self) -> None:
         """Drops the model."""

@@ -90,7 +90,7 @@ def test_its_logits_are_the_small_models_up_to_a_constant_that_only_a_tied_head_
 def test_true_headlines_are_as_likely(pair, tokenizer, news, prompts):
     headlines = [article.headline for article in news[: len(prompts)]]
     small, grown = (
-        TransformersEngine(model, tokenizer, max_new_tokens=1).likelihood(prompts, headlines)
+        TransformersEngine(model, tokenizer, max_new_tokens=1).texts.likelihood(prompts, headlines)
         for model in (pair.small, pair.grown)
     )
     assert grown == pytest.approx(small, abs=1e-4)
@@ -124,7 +124,7 @@ def test_a_grown_model_can_be_quantised_and_stays_nearly_as_good(tokenizer, news
     assert logits(quantised, tokenizer, prompts[0]).isfinite().all()
     headlines = [article.headline for article in news[: len(prompts)]]
     before, after = (
-        sum(TransformersEngine(model, tokenizer, max_new_tokens=1).likelihood(prompts, headlines)) / len(prompts)
+        sum(TransformersEngine(model, tokenizer, max_new_tokens=1).texts.likelihood(prompts, headlines)) / len(prompts)
         for model in (load(models.EMBEDDED, "main"), quantised)
     )
     assert abs(after - before) < 0.1

@@ -1,13 +1,12 @@
 """Models that are loaded, and checkpoints that cannot be."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_models import load, with_pickled_weights
+from test_models import edit_json, in_shards, load, with_pickled_weights
 
 from udaciheadline.checkpoints import growth, models
+from udaciheadline.checkpoints.division import Stage
 from udaciheadline.records import UsageError
 
 
@@ -16,10 +15,6 @@ def edit_weights(folder, change):
     weights = load_file(path)
     change(weights)
     save_file(weights, path, metadata={"format": "pt"})
-
-
-def edit_json(path, **values):
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -35,6 +30,58 @@ def test_the_weights_are_those_of_the_file(main_checkpoint):
     assert weights.keys() <= loaded.keys()
     for name, weight in weights.items():
         assert torch.equal(loaded[name], weight.float()), name
+
+
+STAGES = [Stage(range(0, 1), 4), Stage(range(1, 4), 4)]
+
+
+def in_one_file(folder):
+    pass
+
+
+def in_one_file_beside_other_weights(folder):
+    in_shards(folder)
+    for file in folder.glob("*.safetensors"):
+        weights = load_file(file)
+        save_file({name: torch.zeros_like(weight) for name, weight in weights.items()}, file)
+    save_file(load_file(f"{models.resolve('embedded', '--model')}/model.safetensors"), folder / "model.safetensors")
+
+
+def in_shards_beside_other_weights(folder):
+    weights = load_file(folder / "model.safetensors")
+    in_shards(folder)
+    save_file({name: torch.zeros_like(weights[name]) for name in weights}, folder / "model-fp32.safetensors")
+
+
+@pytest.mark.parametrize("lay_out", [in_one_file, in_one_file_beside_other_weights, in_shards_beside_other_weights])
+def test_the_stages_of_a_pipeline_load_the_weights_that_the_whole_model_loads(main_copy, main_checkpoint, lay_out):
+    lay_out(main_copy)
+    expected = load(main_checkpoint).state_dict()
+    assert all(torch.equal(weight, expected[name]) for name, weight in load(main_copy).state_dict().items())
+    for stage in STAGES:
+        part = load(main_copy, stage=stage)
+        assert len(part.model.layers) == part.config.num_hidden_layers == len(stage.layers)
+        for layer, number in zip(part.model.layers, stage.layers, strict=True):
+            for name, weight in layer.state_dict().items():
+                assert torch.equal(weight, expected[f"model.layers.{number}.{name}"]), (number, name)
+        assert torch.equal(part.lm_head.weight, expected["lm_head.weight"])
+
+
+def test_the_stages_of_a_model_that_was_saved_without_its_head_have_their_own_layers(main_copy):
+    whole = load(main_copy)
+    whole.model.save_pretrained(main_copy)
+    part = load(main_copy, stage=STAGES[1])
+    for layer, expected in zip(part.model.layers, whole.model.layers[1:], strict=True):
+        assert torch.equal(layer.mlp.up_proj.weight, expected.mlp.up_proj.weight)
+
+
+@pytest.mark.parametrize("stage", [None, *STAGES])
+def test_a_damaged_file_beside_whole_shards_is_refused_by_the_model_and_by_each_stage(main_copy, stage):
+    whole = (main_copy / "model.safetensors").read_bytes()
+    in_shards(main_copy)
+    (main_copy / "model.safetensors").write_bytes(whole[:100_000])
+    with pytest.raises(UsageError, match="it cannot be loaded"):
+        load(main_copy, stage=stage)
 
 
 @pytest.fixture

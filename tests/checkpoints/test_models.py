@@ -1,5 +1,6 @@
 """Finding and loading checkpoints."""
 
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,25 +9,26 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import errors
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from udaciheadline.checkpoints import models
 from udaciheadline.records import UsageError
 from udaciheadline.workers.processes import redact
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0f1e2d\nsize 93\n"
 TOKEN = "hf_" + "NotARealToken0123456789"
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    """The calls made to the hub; `hub.error` is what it raises, None for an answer."""
-    hub = SimpleNamespace(error=None, calls=[])
+def hub(monkeypatch, write):
+    """The calls made to the hub; `hub.error` is what it raises, None for an answer: a file with `hub.config`."""
+    hub = SimpleNamespace(error=None, calls=[], config={"model_type": "llama"})
 
     def hf_hub_download(*args, **kwargs):
         hub.calls.append(args)
         if hub.error:
             raise hub.error
-        return "config.json"
+        return write("config.json", json.dumps(hub.config))
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", hf_hub_download)
     return hub
@@ -36,6 +38,22 @@ def hub_http_error(kind):
     """An error as the hub client raises it, with the token in what the server said."""
     response = SimpleNamespace(headers={}, request=None)
     return kind(f"401 Client Error.\nAuthorization: Bearer {TOKEN}", response=response)
+
+
+def edit_json(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def in_shards(folder):
+    """The weights in two files and their index; their layers alternate."""
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    shards = {name: f"model-0000{i % 2 + 1}-of-00002.safetensors" for i, name in enumerate(sorted(weights))}
+    for file in set(shards.values()):
+        own = {name: weights[name] for name in weights if shards[name] == file}
+        save_file(own, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": shards}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def load(checkpoint, **options):
@@ -55,7 +73,7 @@ def test_a_checkpoint_folder_is_itself(main_copy, no_hub):
 
 
 def test_a_checkpoint_in_several_files_is_a_checkpoint(main_copy, no_hub):
-    (main_copy / "model.safetensors").rename(main_copy / "model-00001-of-00001.safetensors")
+    in_shards(main_copy)
     assert models.resolve(str(main_copy), "--model") == str(main_copy)
 
 
@@ -76,14 +94,58 @@ def with_pickled_weights(folder):
     (folder / "model.safetensors").unlink()
 
 
+def with_a_pointer_to_weights(folder):
+    (folder / "model.safetensors").write_text(POINTER)
+
+
+def with_a_pointer_to_the_tokenizer(folder):
+    (folder / "tokenizer.json").write_text(POINTER)
+
+
+def without_the_index(folder):
+    in_shards(folder)
+    (folder / "model.safetensors.index.json").unlink()
+
+
+def without_tokenizer_config(folder):
+    (folder / "tokenizer_config.json").unlink()
+
+
+def without_tokenizer(folder):
+    (folder / "tokenizer.json").unlink()
+
+
+def with_a_truncated_tokenizer(folder):
+    path = folder / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def quantised(kind):
+    def spoil(folder):
+        edit_json(folder / "config.json", quantization_config={"quant_method": kind, "bits": 4})
+
+    spoil.__name__ = f"quantised_by_{kind}"
+    return spoil
+
+
+QUANTISATIONS = ("bitsandbytes", "gptq", "awq", "fp8", "compressed-tensors")
+
+
 @pytest.mark.parametrize("option", ["--model", "--target", "--draft"])
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        (with_a_pointer_to_weights, "its model.safetensors is a git-lfs pointer"),
+        (with_a_pointer_to_the_tokenizer, "its tokenizer.json is a git-lfs pointer"),
+        (without_the_index, "neither model.safetensors nor model.safetensors.index.json"),
+        (without_tokenizer_config, "no tokenizer_config.json"),
+        (without_tokenizer, "no tokenizer.json"),
+        (with_a_truncated_tokenizer, "tokenizer.json is not valid JSON"),
+        *((quantised(kind), f"quantised already (its config.json says {kind})") for kind in QUANTISATIONS),
         (without_config, "no config.json"),
         (with_broken_config, "config.json is not valid JSON"),
         (with_binary_config, "config.json is not valid JSON"),
-        (with_pickled_weights, "no .safetensors weights"),
+        (with_pickled_weights, "neither model.safetensors nor"),
     ],
 )
 def test_an_unusable_folder_is_a_usage_error_that_names_option_and_folder(main_copy, no_hub, option, spoil, reason):
@@ -178,6 +240,14 @@ def test_resolving_imports_no_torch(name):
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "udaciheadline.checkpoints.models" in output.split()
     assert not {"torch", "transformers"} & set(output.split())
+
+
+@pytest.mark.parametrize("option", ["--model", "--target"])
+def test_a_model_of_the_hub_that_is_quantised_already_is_refused_before_its_weights_are_fetched(hub, option):
+    hub.config = {"quantization_config": {"quant_method": "gptq"}}
+    with pytest.raises(UsageError, match=r"gptq.*give the full-precision checkpoint") as caught:
+        models.resolve("someone/some-model", option)
+    assert str(caught.value).startswith(f"{option} someone/some-model: ")
 
 
 # -- load_tokenizer --------------------------------------------------------------------------------------------------

@@ -1,3 +1,4 @@
+import re
 import socket
 
 import pytest
@@ -58,6 +59,29 @@ def test_a_skipped_row_does_not_count_as_one_of_those_asked_for(write: Write) ->
 def test_rows_after_the_last_article_asked_for_are_not_counted_as_skipped(write: Write) -> None:
     found = load_articles(write("news.jsonl", jsonl([*ROWS[:2], ROWS[2] | {"headline": ""}, *ROWS[3:]])), 2)
     assert found.skipped == 0
+
+
+def test_examples_are_the_usable_articles_behind_those_that_are_measured(write: Write) -> None:
+    rows = [ROWS[0] | {"headline": ""}, *ROWS[1:3], ROWS[3] | {"headline": ""}, ROWS[4]]
+    source = write("news.jsonl", jsonl(rows))
+    assert load_articles(source, 1, examples=2) == ArticleSet(source, ARTICLES[1:2], 1, (ARTICLES[2], ARTICLES[4]))
+
+
+def test_no_examples_are_read_unless_asked_for(write: Write) -> None:
+    assert load_articles(write("news.jsonl", jsonl(ROWS)), 2).examples == ()
+
+
+@pytest.mark.parametrize(("count", "examples"), [(4, 2), (5, 1), (9, 3)])
+def test_more_examples_than_are_left_are_refused(count: int, examples: int, write: Write) -> None:
+    source = write("news.jsonl", jsonl(ROWS))
+    expected = f"{source}: 5 usable articles are too few to measure {count} and show {examples} others as examples"
+    with pytest.raises(UsageError, match=re.escape(expected)):
+        load_articles(source, count, examples=examples)
+
+
+def test_examples_are_refused_where_all_articles_are_measured() -> None:
+    with pytest.raises(UsageError, match="no article is left for 1 examples"):
+        load_articles("embedded", examples=1)
 
 
 def test_columns_of_other_names_are_read_when_named(write: Write) -> None:

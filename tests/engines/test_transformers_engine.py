@@ -13,7 +13,7 @@ from rows import tokens
 from udaciheadline.checkpoints.models import load_model, load_tokenizer
 from udaciheadline.data.prompts import completion_for, extract_headline, prompt_for
 from udaciheadline.engines import transformers as module
-from udaciheadline.engines.texts import LIKELIHOOD_BATCH
+from udaciheadline.engines.texts import READ_TOGETHER
 from udaciheadline.engines.transformers import TransformersEngine
 from udaciheadline.techniques.quantization import bitsandbytes_config
 
@@ -182,22 +182,24 @@ def test_likelihood_is_the_cross_entropy_of_the_headline_after_its_prompt(engine
         logits = main_model(torch.tensor([prompt + headline])).logits[0]
     logarithms = logits.log_softmax(-1)
     expected = -sum(logarithms[len(prompt) - 1 + i, token].item() for i, token in enumerate(headline)) / len(headline)
-    assert engine.likelihood([prompts[3]], [article.headline]) == [pytest.approx(expected, rel=1e-4)]
+    assert engine.texts.likelihood([prompts[3]], [completion_for(article.headline)]) == [
+        pytest.approx(expected, rel=1e-4)
+    ]
 
 
 def test_likelihood_does_not_depend_on_what_else_is_in_the_batch(engine, news, prompts):
     headlines = [article.headline for article in news]
-    alone = [engine.likelihood([p], [h])[0] for p, h in zip(prompts, headlines, strict=True)]
-    together = engine.likelihood(prompts, headlines)
-    assert len(prompts) > LIKELIHOOD_BATCH
+    alone = [engine.texts.likelihood([p], [h])[0] for p, h in zip(prompts, headlines, strict=True)]
+    together = engine.texts.likelihood(prompts, headlines)
+    assert len(prompts) > READ_TOGETHER
     assert together == pytest.approx(alone, rel=1e-3, abs=1e-5)
-    assert engine.likelihood(prompts[::-1], headlines[::-1]) == pytest.approx(alone[::-1], rel=1e-3, abs=1e-5)
+    assert engine.texts.likelihood(prompts[::-1], headlines[::-1]) == pytest.approx(alone[::-1], rel=1e-3, abs=1e-5)
 
 
 def test_likelihood_prefers_the_true_headline(engine, news, prompts):
     true = [article.headline for article in news]
     swapped = [*true[1:], true[0]]
-    pairs = zip(engine.likelihood(prompts, true), engine.likelihood(prompts, swapped), strict=True)
+    pairs = zip(engine.texts.likelihood(prompts, true), engine.texts.likelihood(prompts, swapped), strict=True)
     assert all(own < other for own, other in pairs)
 
 

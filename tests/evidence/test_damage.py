@@ -14,7 +14,8 @@ import torch
 from torch.nn.utils import prune
 
 from udaciheadline.checkpoints.models import load_model
-from udaciheadline.data.prompts import prompt_for
+from udaciheadline.data.prompts import completion_for, prompt_for
+from udaciheadline.engines import transformers
 from udaciheadline.engines.transformers import TransformersEngine
 from udaciheadline.evidence import gates, measure, quality
 from udaciheadline.records import Estimate
@@ -56,11 +57,13 @@ def run(main_checkpoint, tokenizer, news):
         engine = TransformersEngine(model, tokenizer, max_new_tokens=25, use_cache=use_cache)
         made = [g for i in range(0, len(prompts), BATCH) for g in engine.generate(prompts[i : i + BATCH])]
         rouge = quality.rouge([g.headline for g in made], true)
-        answers = quality.Answers(tuple(made), rouge, engine.likelihood(prompts, true))
+        answers = quality.Answers(
+            tuple(made), rouge, engine.texts.likelihood(prompts, [completion_for(headline) for headline in true])
+        )
         return Answered(answers, engine.info.weights_bytes)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "now", lambda device: float(processed))
+        patch.setattr(transformers, "now", lambda device: float(processed))
         yield run
 
 

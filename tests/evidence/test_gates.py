@@ -265,6 +265,34 @@ def test_a_parity_failure_shows_the_first_three_articles_that_differ() -> None:
     assert articles_named(verdict_of("parity", PARITY, evidence(answers=row))) == [1, 3, 5]
 
 
+@pytest.mark.parametrize(
+    ("preferences", "measured"),
+    [
+        pytest.param({1: 0.25, 3: 0.1, 5: -0.5, 7: 0.0}, 1.0, id="near ties do not count"),
+        pytest.param({1: 0.26, 3: 0.1, 5: 4.0, 7: 0.0}, 0.75, id="what rounding does not explain counts"),
+        pytest.param({1: 0.1, 3: math.nan, 5: 0.1}, 0.75, id="what is not known counts"),
+    ],
+)
+def test_in_low_precision_a_headline_may_part_at_a_near_tie(preferences: dict[int, float], measured: float) -> None:
+    row = answers("row", tokens=[SAME_TOKENS, OTHER_TOKENS] * 4)
+    looked_at = evidence(answers=row, dtype="bfloat16", preferences=preferences, rounding=0.25)
+    assert verdict_of("parity", BOTH_PARITIES, looked_at).measured == measured
+
+
+def test_in_float32_a_near_tie_is_a_difference_like_any_other() -> None:
+    row = answers("row", tokens=[SAME_TOKENS, OTHER_TOKENS] * 4)
+    looked_at = evidence(answers=row, preferences={1: 0.0, 3: 0.0, 5: 0.0, 7: 0.0}, rounding=0.25)
+    assert verdict_of("parity", PARITY, looked_at).measured == 0.5
+
+
+def test_a_parity_failure_in_low_precision_shows_the_clearest_differences_and_how_clear_they_are() -> None:
+    row = answers("row", tokens=[SAME_TOKENS, OTHER_TOKENS] * 4)
+    looked_at = evidence(answers=row, dtype="bfloat16", preferences={1: 0.5, 3: 0.1, 5: 4.0, 7: 1.0}, rounding=0.25)
+    verdict = verdict_of("parity", BOTH_PARITIES, looked_at)
+    assert articles_named(verdict) == [5, 7, 1]
+    assert "(+4.00 nats)" in verdict.message
+
+
 @pytest.fixture
 def not_judged() -> Verdict:
     return verdict_of("parity", PARITY, evidence(exact_to="target", exact=None))

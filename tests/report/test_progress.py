@@ -42,7 +42,7 @@ def test_a_line_names_the_technique_what_it_does_and_the_article(terminal: Termi
     show = terminal.start()
     terminal.after(30)
     show("int8", "measuring", 24, 50)
-    assert terminal.line.startswith("[1/2] int8: measuring article 25/50")
+    assert terminal.line.startswith("[1/2] int8: measuring 25 of 50 articles")
 
 
 @both

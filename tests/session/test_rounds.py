@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fake_workers import ONLINE, FakeWorker, row_of, worker_of
+from rows import generation
 
 from udaciheadline.session.row import Row, RowFailed
 from udaciheadline.techniques import REFERENCE, Technique
@@ -28,7 +30,8 @@ def test_the_reference_answers_before_even_rounds_and_after_odd_ones_with_a_paus
     monkeypatch.setattr("time.sleep", lambda seconds: events.append("a pause"))
     row = row_of(technique, articles=2)
     row.finish_rounds()
-    warming_up, even, odd = ["the row"] * 2, ["the reference"] * 3, ["the row", "a pause", "the reference"]
+    warming_up, odd = ["the row"] * 2, ["the row", "a pause", "the reference"]
+    even = ["the reference"] * 4  # two to warm up, one to see what a round costs
     assert events == [*warming_up, "a pause", *even, "a pause", "the row", *odd]
 
 
@@ -53,7 +56,7 @@ def test_one_rank_answers_in_turn_with_a_parallel_row(worker: type[FakeWorker], 
     assert parallel.record().speed_up_over == {}
     parallel.finish_rounds()
     (alone,) = (fake for fake in worker.started if fake.name == "compiled")
-    assert asked(alone) == asked(worker_of(parallel)) == parallel.run.prompts * 2  # the first time to warm up
+    assert asked(alone)[-4:] == asked(worker_of(parallel))[-4:] == parallel.run.prompts
     over = parallel.record().speed_up_over["compiled"]
     assert (over.value, over.low, over.high) == pytest.approx((2.0, 2.0, 2.0))
 
@@ -76,9 +79,9 @@ def test_the_other_row_is_always_next_to_the_technique(
 
     monkeypatch.setattr(worker, "generate", generate)
     parallel.finish_rounds()
-    turns = [name for name, after in pairwise([*events, ""]) if name != after]  # without those who warm up
-    even_then_odd = ["compiled", "parallel", "compiled"]
-    assert turns == ["parallel", REFERENCE, *even_then_odd, REFERENCE, *even_then_odd, REFERENCE]
+    turns = [name for name, after in pairwise([*events, ""]) if name != after]
+    warming_up, even_then_odd = ["parallel", REFERENCE, "compiled"], ["compiled", "parallel", "compiled"]
+    assert turns == [*warming_up, REFERENCE, *even_then_odd, REFERENCE, *even_then_odd, REFERENCE]
 
 
 def test_the_other_row_ends_with_the_rounds(
@@ -98,8 +101,8 @@ def test_the_other_row_ends_with_a_row_whose_rounds_were_not_finished(
 ) -> None:
     closed: list[str] = []
     monkeypatch.setattr(worker, "close", lambda self: closed.append(self.name))
-    for _ in range(5):
-        parallel.play_round(parallel.next_round())
+    parallel.warm_up()
+    parallel.play_round(parallel.next_round())
     parallel.close()
     assert closed == ["compiled", "parallel"]
 
@@ -147,3 +150,95 @@ def test_a_reference_that_fails_ends_the_row_and_is_named(
     monkeypatch.setattr(worker, "generate", generate)
     with pytest.raises(RowFailed, match="online: crash: the reference engine: it fell over"):
         row_of(ONLINE).finish_rounds()
+
+
+# -- a limit of time -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock on which an answer takes no time, so that what is left is what was given."""
+    clock = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.seconds)
+    return clock
+
+
+def limited(seconds: float, **options: Any) -> Row:
+    """A row of 20 articles in a session that has so much time left for it; a round costs two seconds."""
+    row = row_of(ONLINE, articles=20)
+    row.run.deadline = 100.0 + seconds
+    return Row(row.run, replace(ONLINE, **options))
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(20, 6), (1000, 20), (0, 3)])
+def test_a_row_has_as_many_rounds_as_its_time_allows(
+    worker: type[FakeWorker], clock: SimpleNamespace, seconds: float, rounds: int
+) -> None:
+    row = limited(seconds)
+    row.warm_up()
+    assert row.rounds == rounds
+
+
+def test_what_a_row_took_before_its_rounds_is_not_left_for_them(
+    worker: type[FakeWorker], clock: SimpleNamespace
+) -> None:
+    row = limited(20)
+    clock.seconds += 6
+    row.warm_up()
+    assert row.rounds == 3
+
+
+def test_a_row_is_measured_on_as_many_articles_as_it_has_rounds(
+    worker: type[FakeWorker], clock: SimpleNamespace
+) -> None:
+    row = limited(20)
+    row.finish_rounds()
+    row.play_job(4)
+    assert (len(row.generations), len(row.record().scores.rouge_difference)) == (6, 4)
+    assert row.record().measurement.count == 6
+    assert len(row.prompts) == 6
+
+
+def test_an_offline_row_is_measured_on_what_the_reference_has_answered(
+    worker: type[FakeWorker], clock: SimpleNamespace
+) -> None:
+    row = limited(20)
+    row.finish_rounds()
+    offline = Row(row.run, replace(ONLINE, offline=True))
+    offline.answers()
+    assert len(offline.generations) == 6
+
+
+def test_the_time_that_is_left_is_shared_by_the_rows_that_are_left(
+    worker: type[FakeWorker], clock: SimpleNamespace
+) -> None:
+    run = row_of(ONLINE).run
+    run.deadline, run.rows_left = 160.0, 3
+    assert run.row_seconds() == 20.0
+
+
+def test_without_a_limit_all_articles_are_measured(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE, articles=20)
+    row.warm_up()
+    assert row.rounds == 20
+
+
+# -- near ties -------------------------------------------------------------------------------------------------------
+
+
+def test_the_engine_whose_tokens_are_to_be_repeated_is_asked_about_those_that_differ(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generate(self: FakeWorker, prompts: list[str], *_: Any) -> Any:
+        tokens = (1, 2, 3) if self.name == REFERENCE or prompts[0].endswith("0.\nHeadline:") else (1, 7, 3)
+        return [generation(token_ids=tokens)]
+
+    asked: list[Any] = []
+    monkeypatch.setattr(worker, "generate", generate)
+    monkeypatch.setattr(worker, "preferences", lambda self, *args: asked.append((self.name, *args)) or [0.5])
+    row = row_of(replace(ONLINE, exact_to=REFERENCE), articles=2)
+    row.finish_rounds()
+    assert asked == [(REFERENCE, [row.run.prompts[1]], [[1, 2]], [7])]
+    scores = row.record().scores
+    assert scores is not None
+    assert (scores.near_ties, scores.real_differences, scores.rounding_nats) == (0, 1, 0.25)

@@ -41,8 +41,8 @@ def test_the_best_batch_size_is_the_fastest_and_after_the_first_slower_one_no_ot
     assert worker_of(row).sizes() == [size for size in tried for _ in range(2)]  # one to warm up
 
 
-@pytest.mark.parametrize(("articles", "tried"), [(1, [1]), (15, [15]), (16, [16]), (17, [16, 17])])
-def test_no_more_articles_at_a_time_are_asked_for_than_there_are(
+@pytest.mark.parametrize(("articles", "tried"), [(1, []), (16, []), (17, [16, 17])])
+def test_no_more_articles_at_a_time_are_tried_than_there_are_and_nothing_where_there_is_no_choice(
     worker: type[FakeWorker], articles: int, tried: list[int]
 ) -> None:
     worker.seconds = {FIRST_BATCH: 2.0}
@@ -226,8 +226,16 @@ def test_the_reference_answers_an_offline_rows_articles_one_at_a_time(offline: R
 
 
 def test_the_reference_answers_for_all_offline_rows_together(offline: Row) -> None:
-    before = offline.run.reference_answers()
-    assert offline.run.reference_answers() is before
+    before = offline.run.reference_answers(8)
+    assert [id(g) for g in offline.run.reference_answers(8)] == [id(g) for g in before]
+
+
+def test_the_reference_is_not_asked_again_for_what_it_answered_in_the_rounds_of_another_row(
+    worker: type[FakeWorker],
+) -> None:
+    row = row_of(ONLINE)
+    row.finish_rounds()
+    assert row.run.reference_answers(8) == row.reference_generations
 
 
 def test_the_memory_of_an_offline_row_is_that_of_a_whole_job_of_its_size(offline: Row) -> None:
@@ -264,12 +272,55 @@ def test_a_row_whose_engine_cannot_be_built_has_the_workers_status_and_sentence(
     assert record.build is None
 
 
+def test_an_article_that_is_too_long_ends_the_row_before_anything_is_written(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def check(self: FakeWorker, prompts: list[str], completions: list[str]) -> None:
+        seen.append((self.name, len(prompts), completions[2]))
+        raise WorkerError("error", "article 3: it is too long")
+
+    monkeypatch.setattr(worker, "check", check, raising=False)
+    record = row_of(ONLINE).record()
+    assert (record.status, record.reason) == ("error", "article 3: it is too long")
+    assert seen == [("online", 8, " True headline 2")]
+    assert [method for made in worker.started for method, _ in made.calls] == ["check"]
+
+
 def test_a_job_that_runs_out_of_memory_ends_the_row(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise WorkerError("oom", "no memory is left")
 
-    row = row_of(ONLINE)
+    row = row_of(ONLINE, articles=17)
     monkeypatch.setattr(worker, "generate", refuse)
     with pytest.raises(RowFailed, match="online: oom: no memory is left"):
         assert row.batch_size
     assert row.record().status == "oom"
+
+
+@pytest.mark.parametrize(("status", "last"), [("crash", "\nTraceback of the worker"), ("oom", ""), ("error", "")])
+def test_why_a_row_has_ended_is_told_once_with_the_workers_last_words_where_it_crashed(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, status: str, last: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise WorkerError(status, "the weights are upside down", "Traceback of the worker")
+
+    row = row_of(ONLINE)
+    assert row.tell_end() == ""
+    monkeypatch.setattr(worker, "generate", refuse)
+    with pytest.raises(RowFailed):
+        row.finish_rounds()
+    assert row.tell_end() == f"online: {status}: the weights are upside down{last}"
+    assert row.tell_end() == ""
+
+
+def test_a_row_that_is_skipped_halfway_is_no_failure(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise WorkerError("skipped", "its layers are round")
+
+    row = row_of(ONLINE)
+    monkeypatch.setattr(worker, "generate", refuse)
+    with pytest.raises(RowFailed):
+        row.finish_rounds()
+    assert row.tell_end() == ""

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from udaciheadline.engines import ENGINES, transformers
-from udaciheadline.engines.compiled import loop as compiled
+from udaciheadline.engines import ENGINES, compiled, transformers
 from udaciheadline.evidence.gates import load_gates
 from udaciheadline.records import Unsupported, UsageError
 from udaciheadline.techniques import REFERENCE, Technique, pruning, select, techniques
@@ -190,4 +189,4 @@ def test_only_the_row_of_single_articles_is_compiled_for_them_at_once(build, mad
     build(name)
     ((kind, model, options),) = made
     assert (kind, model.config.num_hidden_layers) == ("CompiledEngine", 4)
-    assert options == {"max_new_tokens": 8, "alone": alone}
+    assert options == {"max_new_tokens": 8, "stop": "newline", "alone": alone}

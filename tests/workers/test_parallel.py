@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from random_models import FAMILIES, of_family
 from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -248,9 +249,12 @@ def test_embedding_and_head_cost_something() -> None:
     assert last == layer * (PROMPT_TOKENS + 20) + 32 * 4096 * 20
 
 
-def test_the_model_of_a_stage_has_its_layers_and_both_ends(main_checkpoint: str) -> None:
-    whole = load_model(main_checkpoint, device="cpu", dtype="float32")
-    part = load_model(main_checkpoint, device="cpu", dtype="float32", stage=division.Stage(range(1, 3), 4))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_model_of_a_stage_has_its_layers_and_both_ends(tmp_path: Path, family: str) -> None:
+    of_family(family, num_hidden_layers=4).save_pretrained(tmp_path)
+    whole = load_model(str(tmp_path), device="cpu", dtype="float32")
+    part = load_model(str(tmp_path), device="cpu", dtype="float32", stage=division.Stage(range(1, 3), 4))
+    assert type(part) is type(whole)
     assert len(part.model.layers) == part.config.num_hidden_layers == 2
     for here, there in zip(part.model.layers, whole.model.layers[1:3], strict=True):
         for mine, theirs in zip(here.parameters(), there.parameters(), strict=True):
@@ -259,11 +263,13 @@ def test_the_model_of_a_stage_has_its_layers_and_both_ends(main_checkpoint: str)
     assert part.generation_config.eos_token_id == whole.generation_config.eos_token_id
 
 
-@pytest.mark.parametrize("stage", [None, division.Stage(range(2), 4)])
-def test_weights_that_cannot_be_read_are_a_usage_error_of_a_stage_too(main_copy: Path, stage) -> None:
+@pytest.mark.parametrize(
+    "part", [{}, {"stage": division.Stage(range(2), 4)}, {"share": division.Share(LlamaConfig(), 0, 2)}]
+)
+def test_weights_that_cannot_be_read_are_a_usage_error_of_a_part_too(main_copy: Path, part) -> None:
     (main_copy / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(UsageError, match="it cannot be loaded as a causal language model"):
-        load_model(str(main_copy), device="cpu", dtype="float32", stage=stage)
+        load_model(str(main_copy), device="cpu", dtype="float32", **part)
 
 
 def test_the_ranks_of_a_grown_model_get_their_parts_of_each_weight() -> None:

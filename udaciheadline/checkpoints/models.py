@@ -1,105 +1,63 @@
-"""The only place that finds and loads a checkpoint: embedded, a folder, a hub id, or a shape that embedded is grown to.
+"""The only place that finds and loads a checkpoint: embedded, a folder, a GGUF file, a hub id, or a shape that embedded
+is grown to.
 
 `resolve` runs in the parent and imports no torch; `load_model` and `load_tokenizer` run in the worker processes.
-Weights are read from safetensors only and remote code stays off, whatever the checkpoint asks for.
+Weights are read from safetensors and GGUF only and remote code stays off, whatever the checkpoint asks for.
 """
 
 import contextlib
-import json
-import logging
 import re
-from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from udaciheadline.checkpoints import division, growth
+from udaciheadline.checkpoints import division, finding, gguf, growth
+from udaciheadline.checkpoints.finding import EMBEDDED, SHAPE, embedded, first_line, resolve
 from udaciheadline.records import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-EMBEDDED = "embedded"
-SHAPE = "shape:"
+__all__ = [
+    "BALANCED",
+    "EMBEDDED",
+    "SHAPE",
+    "in_chat_template",
+    "load_config",
+    "load_model",
+    "load_tokenizer",
+    "resolve",
+]
+
 BALANCED = "balanced"
 """The device map that has accelerate place whole layers on all GPUs."""
-
-
-def resolve(name: str, option: str, role: str = "main") -> str:
-    """The folder or hub id that `name` means; `role` says which embedded model ("main" or "target").
-
-    A shape keeps its name and gets the role, "shape:llama-3.2-1b/main". `option` is the command-line option it came
-    from. Raises UsageError where there is no such checkpoint, or the hub does not give it (gated, missing,
-    unreachable).
-    """
-    if name == EMBEDDED:
-        return _embedded(role)
-    if name.startswith(SHAPE):
-        if name.removeprefix(SHAPE) not in growth.SHAPES:
-            known = ", ".join(SHAPE + shape for shape in growth.SHAPES)
-            raise UsageError(f"{option} {name}: there is no such shape: choose from {known}")
-        return f"{name}/{role}"
-    path = Path(name)
-    if path.exists():
-        return str(_checked_folder(path, option))
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise UsageError(f"{option} {name}: there is no such folder: give {EMBEDDED}, a checkpoint folder or a hub id")
-    _ask_hub(name, option)
-    return name
-
-
-def _embedded(role: str) -> str:
-    return str(files("udaciheadline.checkpoints") / "embedded" / role)
-
-
-def _checked_folder(path: Path, option: str) -> Path:
-    config = path / "config.json"
-    if not config.is_file():
-        raise UsageError(f"{option} {path}: it has no config.json: give a checkpoint folder in the Hugging Face layout")
-    try:
-        json.loads(config.read_text("utf-8"))
-    except ValueError as error:
-        raise UsageError(
-            f"{option} {path}: its config.json is not valid JSON ({error}): save the checkpoint again"
-        ) from error
-    if not any(path.glob("*.safetensors")):
-        raise UsageError(f"{option} {path}: it has no .safetensors weights: save it with save_pretrained")
-    return path
-
-
-def _ask_hub(name: str, option: str) -> None:
-    """Fetches the configuration, a few hundred bytes, so that a bad id ends the session before anything is built."""
-    from huggingface_hub import errors, hf_hub_download
-
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it warns of each retry; we say the outcome once
-    try:
-        hf_hub_download(name, "config.json")
-    except errors.GatedRepoError as error:
-        raise UsageError(
-            f"{option} {name}: the model is gated: accept its terms on its hub page and set HF_TOKEN"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise UsageError(
-            f"{option} {name}: there is no such folder here and no such model on the hub: "
-            "check the name and, for a private model, HF_TOKEN"
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise UsageError(
-            f"{option} {name}: no config.json is cached here or reachable on the hub: check the name and the network"
-        ) from error
-    except Exception as error:  # whatever the network, the token or the cache can come up with
-        raise UsageError(f"{option} {name}: the hub does not give it ({_first_line(error)})") from error
 
 
 def load_tokenizer(checkpoint: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a checkpoint. Engines pad by themselves: it may have no pad token."""
     from transformers import AutoTokenizer
 
-    source = _embedded(checkpoint.rpartition("/")[2]) if checkpoint.startswith(SHAPE) else checkpoint
+    source = embedded(checkpoint.rpartition("/")[2]) if checkpoint.startswith(SHAPE) else _folder(checkpoint)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
-        raise UsageError(f"{checkpoint}: its tokenizer cannot be loaded ({_first_line(error)})") from error
+        raise UsageError(f"{checkpoint}: its tokenizer cannot be loaded ({first_line(error)})") from error
     return tokenizer
+
+
+def in_chat_template(checkpoint: str, text: str) -> str:
+    """What a user says, `text`, in the chat template of a checkpoint's tokenizer, up to where the answer begins.
+
+    Raises UsageError where the tokenizer has none.
+    """
+    tokenizer = load_tokenizer(checkpoint)
+    if not tokenizer.chat_template:
+        raise UsageError(
+            f"--prompt chat: the tokenizer of {checkpoint} has no chat template: use --prompt few-shot:3, or name an "
+            "instruction-tuned model"
+        )
+    message = [{"role": "user", "content": text}]
+    made = str(tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True))
+    # A template may begin with the token that the tokenizer puts before every text.
+    return made.removeprefix(tokenizer.bos_token) if tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id else made
 
 
 def load_model(
@@ -110,20 +68,21 @@ def load_model(
     quantization: Any = None,
     ranks: int = 1,
     stage: division.Stage | None = None,
+    share: division.Share | None = None,
 ) -> "PreTrainedModel":
     """The causal language model of a checkpoint on `device`, in the torch dtype named `dtype`.
 
     `quantization` is a transformers quantisation config, applied while loading; BALANCED is a device too: whole layers
-    on all GPUs. With several `ranks`, which have joined a process group, each gets its part of every layer
-    (`division.py`); with a `stage`, a model of just its layers is made. Raises Unsupported for a model that cannot be
-    divided so, and UsageError where the weights cannot be read or do not fit the configuration: a model with missing
-    weights would be measured as if it were whole.
+    on all GPUs. With several `ranks`, which have joined a process group, transformers splits every layer; with a
+    `stage` or a `share`, the model of just this rank's part is made (`division.py`). Raises Unsupported for a model
+    that cannot be divided so, and UsageError where the weights cannot be read or do not fit the configuration: a model
+    with missing weights would be measured as if it were whole.
     """
     import torch
-    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, LlamaForCausalLM
 
     kind: Any = AutoModelForCausalLM
-    source: dict[str, Any] = {"pretrained_model_name_or_path": checkpoint}
+    source: dict[str, Any] = {"pretrained_model_name_or_path": _folder(checkpoint)}
     if checkpoint.startswith(SHAPE):
         kind, source = LlamaForCausalLM, _grown(checkpoint, _by_number(device), dtype)
     else:
@@ -137,7 +96,11 @@ def load_model(
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
         if stage is not None:
-            kind, source = LlamaForCausalLM, _of_stage(checkpoint, source, stage)
+            source = _of_stage(source, source.get("config") or load_config(checkpoint), stage)
+        if share is not None:
+            source = _of_share(source, source.get("config") or load_config(checkpoint), share)
+        if stage is not None or share is not None:
+            kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
         loaded = kind.from_pretrained(
             **source,
             **placement,
@@ -151,7 +114,7 @@ def load_model(
         raise
     except Exception as error:  # safetensors, the hub client and transformers each raise their own
         raise UsageError(
-            f"{checkpoint}: it cannot be loaded as a causal language model ({_first_line(error)})"
+            f"{checkpoint}: it cannot be loaded as a causal language model ({first_line(error)})"
         ) from error
     model, loading = loaded
     if missing := sorted(loading["missing_keys"]):
@@ -164,6 +127,11 @@ def load_model(
     if ranks > 1:
         division.keep_own_heads(model, torch.distributed.get_rank(), ranks)
     return cast("PreTrainedModel", model.eval())
+
+
+def _folder(checkpoint: str) -> str:
+    """What transformers loads from: a folder or a hub id."""
+    return gguf.unpacked(checkpoint) if gguf.is_gguf(checkpoint) else checkpoint
 
 
 def _check_causal(checkpoint: str, config: Any) -> None:
@@ -196,38 +164,68 @@ def load_config(checkpoint: str) -> Any:
     if checkpoint.startswith(SHAPE):
         return _grown(checkpoint, "cpu", "float32")["config"]
     try:
-        return AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
+        return AutoConfig.from_pretrained(_folder(checkpoint), trust_remote_code=False)
     except Exception as error:
-        raise UsageError(f"{checkpoint}: its configuration cannot be loaded ({_first_line(error)})") from error
+        raise UsageError(f"{checkpoint}: its configuration cannot be loaded ({first_line(error)})") from error
 
 
-def _of_stage(checkpoint: str, source: dict[str, Any], stage: division.Stage) -> dict[str, Any]:
+def _of_stage(source: dict[str, Any], config: Any, stage: division.Stage) -> dict[str, Any]:
     """What from_pretrained takes for a Llama of the stage's layers alone: the others' weights are not even read."""
-    from huggingface_hub import snapshot_download
     from safetensors import safe_open
     from transformers import GenerationConfig
 
     def name_there(name: str) -> str | None:
-        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        layer = re.match(r"((?:model\.)?layers\.)(\d+)\.", name)
         if layer is None:
             return name
-        number = int(layer[1])
-        return f"model.layers.{number - stage.layers.start}.{name[layer.end() :]}" if number in stage.layers else None
+        number = int(layer[2])
+        return f"{layer[1]}{number - stage.layers.start}.{name[layer.end() :]}" if number in stage.layers else None
 
-    if "state_dict" not in source:
-        folder = checkpoint
-        if not Path(folder).is_dir():
-            folder = snapshot_download(checkpoint, allow_patterns="*.safetensors")
-        source = {"pretrained_model_name_or_path": None, "config": load_config(checkpoint), "state_dict": {}}
+    if (state := source.get("state_dict")) is None:
+        folder = source["pretrained_model_name_or_path"]
+        source = {"pretrained_model_name_or_path": None}
         with contextlib.suppress(OSError):  # a checkpoint may come without
-            source["generation_config"] = GenerationConfig.from_pretrained(checkpoint)
-        for file in sorted(Path(folder).glob("model*.safetensors")):
+            source["generation_config"] = GenerationConfig.from_pretrained(folder)
+        state = {}
+        for file in _weight_files(folder, config):
             with safe_open(file, framework="pt") as weights:
-                own = filter(name_there, weights.keys())
-                source["state_dict"] |= {name: weights.get_tensor(name) for name in own}
-    source["config"].num_hidden_layers = len(stage.layers)
-    state = source["state_dict"]
-    return source | {"state_dict": {there: state[name] for name in state if (there := name_there(name))}}
+                state |= {name: weights.get_tensor(name) for name in filter(name_there, weights.keys())}
+    config.num_hidden_layers = len(stage.layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[stage.layers.start : stage.layers.stop]
+    own = {there: state[name] for name in state if (there := name_there(name))}
+    return source | {"config": config, "state_dict": own}
+
+
+def _weight_files(folder: str, config: Any) -> list[str]:
+    """The files that from_pretrained reads the weights of a folder or hub id from, by the same rule: the one that the
+    configuration names, else the single one, else those of the index; whatever else lies beside them."""
+    from transformers.utils.hub import cached_file, get_checkpoint_shard_files
+
+    for name in (getattr(config, "transformers_weights", None), *finding.WEIGHTS):
+        path = name and cached_file(folder, name, _raise_exceptions_for_missing_entries=False)
+        if path:
+            return get_checkpoint_shard_files(folder, path)[0] if path.endswith(".index.json") else [path]
+    raise UsageError(f"{folder}: it has neither {' nor '.join(finding.WEIGHTS)}: save it with save_pretrained")
+
+
+def _of_share(source: dict[str, Any], config: Any, share: division.Share) -> dict[str, Any]:
+    """What from_pretrained takes for the model of one rank alone: what others have of each weight is not even read."""
+    from safetensors import safe_open
+    from transformers import GenerationConfig
+
+    made = {"pretrained_model_name_or_path": None, "config": share.config(config)}
+    if grown := source.get("state_dict"):
+        return source | made | {"state_dict": {name: share.cut(name, weight) for name, weight in grown.items()}}
+    folder = source["pretrained_model_name_or_path"]
+    state: dict[str, Any] = {}
+    for file in _weight_files(folder, config):
+        with safe_open(file, framework="pt") as weights:
+            names = weights.keys()
+            state |= {name: share.cut(name, weights.get_slice(name)) for name in names}
+    with contextlib.suppress(OSError):  # a checkpoint may come without
+        made["generation_config"] = GenerationConfig.from_pretrained(folder)
+    return made | {"state_dict": state}
 
 
 def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:
@@ -237,7 +235,7 @@ def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:
     from transformers import GenerationConfig, LlamaConfig
 
     shape, _, role = checkpoint.removeprefix(SHAPE).partition("/")
-    folder = _embedded(role)
+    folder = embedded(role)
     config, state = growth.grow(
         LlamaConfig.from_pretrained(folder),
         load_file(f"{folder}/model.safetensors"),
@@ -251,7 +249,3 @@ def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:
         "state_dict": state,
         "generation_config": GenerationConfig.from_pretrained(folder),
     }
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

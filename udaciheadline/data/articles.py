@@ -22,11 +22,15 @@ _ENDINGS = ".jsonl, .json, .csv (each also .gz) or .parquet"
 
 @dataclass(frozen=True)
 class ArticleSet:
-    """The first usable articles of a dataset, and how many rows before the last of them were not usable."""
+    """The first usable articles of a dataset, and how many rows before the last of them were not usable.
+
+    `examples` are usable articles that come after them: what a prompt may show, because it is not measured.
+    """
 
     source: str
     articles: tuple[Article, ...]
     skipped: int
+    examples: tuple[Article, ...] = ()
 
 
 def load_articles(
@@ -35,14 +39,20 @@ def load_articles(
     *,
     text_column: str = "short_description",
     headline_column: str = "headline",
+    examples: int = 0,
 ) -> ArticleSet:
     """The first `count` usable articles (None: all) of `source`: "embedded", a file or a hub dataset's `train` split.
 
-    A row without a text or a headline is skipped and counted. Raises UsageError, naming file, line and field, where
-    the source is missing, empty, truncated, not UTF-8, not of this form, or holds no usable row.
+    A row without a text or a headline is skipped and counted. `examples` more usable articles are read behind the
+    `count`. Raises UsageError, naming file, line and field, where the source is missing, empty, truncated, not UTF-8,
+    not of this form, or holds no usable row, and where it has no such `examples`.
     """
     if count is not None and count < 1:
         raise UsageError(f"--articles {count}: give at least 1")
+    if examples and count is None:
+        raise UsageError(
+            f"{source}: no article is left for {examples} examples where all are measured: give --articles"
+        )
     import datasets  # here, because it takes more than a second
 
     datasets.disable_progress_bars()
@@ -58,7 +68,7 @@ def load_articles(
             # A cell that says "None" is text; and the name of a file is no pattern.
             options = {"keep_default_na": False} if builder == "csv" else {}
             rows = datasets.load_dataset(builder, data_files=glob.escape(str(path)), split="train", **options)
-        return _collect(source, path, rows, count, text_column, headline_column)
+        return _collect(source, path, rows, count, text_column, headline_column, examples)
     except UsageError:
         raise
     except Exception as error:  # the builders raise whatever their parser or the hub raises, mostly without a line
@@ -91,7 +101,7 @@ def _ending(path: Path) -> str:
 
 
 def _collect(
-    source: str, path: Path | None, rows: Any, count: int | None, text_column: str, headline_column: str
+    source: str, path: Path | None, rows: Any, count: int | None, text_column: str, headline_column: str, examples: int
 ) -> ArticleSet:
     for column, option in ((text_column, "--text-column"), (headline_column, "--headline-column")):
         if column not in rows.column_names:
@@ -100,7 +110,7 @@ def _collect(
     articles: list[Article] = []
     skipped = 0
     for number, row in enumerate(rows, start=1):
-        if len(articles) == count:
+        if count is not None and len(articles) == count + examples:
             break
         for column in (text_column, headline_column):
             if not isinstance(row[column], str | None):
@@ -109,7 +119,7 @@ def _collect(
                 raise UsageError(f"{source}, {place}: field {column!r} is of type {kind}: it must be text")
         text, headline = ((row[column] or "").strip() for column in (text_column, headline_column))
         if not text or not headline:
-            skipped += 1
+            skipped += count is None or len(articles) < count
             continue
         rest = {name: str(row.get(name) or "") for name in ("category", "authors", "link")}
         # Arrow reads an ISO date as a timestamp; its first ten characters are the date again.
@@ -119,7 +129,14 @@ def _collect(
             f"{source}: none of its {skipped} rows has both {text_column!r} and {headline_column!r}: "
             "name the columns with --text-column and --headline-column"
         )
-    return ArticleSet(source, tuple(articles), skipped)
+    if count is None:
+        return ArticleSet(source, tuple(articles), skipped)
+    if examples and len(articles) < count + examples:
+        raise UsageError(
+            f"{source}: {len(articles)} usable articles are too few to measure {count} and show {examples} others as "
+            "examples: measure fewer (--articles) or show fewer"
+        )
+    return ArticleSet(source, tuple(articles[:count]), skipped, tuple(articles[count:]))
 
 
 def _diagnose(path: Path, error: Exception) -> str:

@@ -18,7 +18,7 @@ def build_engine(spec: EngineSpec, model: Any, tokenizer: Any, details: dict[str
     if spec.engine == "compiled":
         from udaciheadline.engines.compiled import CompiledEngine
 
-        return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details)
+        return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, details=details)
     from udaciheadline.engines.transformers import TransformersEngine
 
-    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details)
+    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, details=details)

@@ -1,19 +1,20 @@
-"""What every engine does alike with text: how long it may be, where a headline ends, how likely the true one was."""
+"""What every engine does alike with text: how long it may be, where a headline ends, how likely tokens are."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from udaciheadline.data.prompts import completion_for
+from udaciheadline.data.prompts import STOPS, extract_headline
 from udaciheadline.engines.device import is_out_of_memory
 from udaciheadline.records import UsageError
 
-LIKELIHOOD_BATCH = 8
-
+READ_TOGETHER = 8  # texts whose likelihood is asked
+_LINE_BREAKS = ("\n", "Ċ", "<0x0A>")  # as they are, in byte-level BPE, and as SentencePiece's byte
+_BLANKS = " \n\t\rĠĊĉč▁"
 
 T = TypeVar("T")
 
@@ -34,17 +35,44 @@ def fitting(size: int, job: Callable[[int], T], ranks: int = 1) -> tuple[int, T]
         size //= 2  # outside the handler, whose traceback keeps the tensors alive
 
 
-def end_tokens(model: Any, tokenizer: Any) -> set[int]:
-    """The tokens that end a headline: those that the checkpoint names, else the tokenizer's; none where neither does,
-    and only its length ends a headline."""
-    eos = model.generation_config.eos_token_id if model.generation_config else None
-    eos = tokenizer.eos_token_id if eos is None else eos
-    return set(eos) if isinstance(eos, list) else {eos} - {None}
+class Ending:
+    """Where a headline ends, in tokens: at the model's `eos` tokens and, with `stop` "newline", at the first of
+    `breaks` that comes with or after text. `blanks` are tokens without text."""
 
+    def __init__(self, model: Any, tokenizer: Any, stop: str = STOPS[0]) -> None:
+        eos = model.generation_config.eos_token_id if model.generation_config else None
+        eos = tokenizer.eos_token_id if eos is None else eos
+        self.eos: frozenset[int] = frozenset(eos if isinstance(eos, list) else {eos} - {None})
+        self.breaks: frozenset[int] = frozenset()
+        self.blanks: frozenset[int] = frozenset()
+        if stop == "newline":
+            # What a vocabulary writes for white space. Only tokens that have such a mark are worth decoding.
+            texts = {
+                token: str(tokenizer.decode([token]))
+                for name, token in tokenizer.get_vocab().items()
+                if any(mark in name for mark in _LINE_BREAKS) or not name.strip(_BLANKS)
+            }
+            special = frozenset(tokenizer.all_special_ids)
+            self.breaks = frozenset(token for token, text in texts.items() if "\n" in text) - special
+            self.blanks = frozenset(token for token, text in texts.items() if not text.strip()) | special
 
-def with_ends(details: dict[str, float] | None, ends: set[int]) -> dict[str, float]:
-    """A technique's own figures, and among them that no token ends a headline, where that is so."""
-    return (details or {}) | ({} if ends else {"no_end_token": 1.0})
+    def has_come(self, tokens: Sequence[int]) -> bool:
+        """Whether the last of these new tokens ends the headline; those before it did not."""
+        last = tokens[-1]
+        return last in self.eos or (last in self.breaks and any(token not in self.blanks for token in tokens))
+
+    def cut(self, tokens: Sequence[int]) -> list[int]:
+        """The tokens up to and including the one that ends the headline."""
+        return next((list(tokens[:n]) for n in range(1, len(tokens) + 1) if self.has_come(tokens[:n])), list(tokens))
+
+    def tables(self, vocabulary: int) -> list[Tensor]:
+        """The same three sets for a device: for each token (vocabulary) whether it is in `eos`, `breaks`, `blanks`."""
+        ids = torch.arange(vocabulary)
+        return [torch.isin(ids, torch.tensor(sorted(s), dtype=ids.dtype)) for s in (self.eos, self.breaks, self.blanks)]
+
+    def details(self) -> dict[str, float]:
+        """For the report: that no token ends a headline, where that is so."""
+        return {} if self.eos or self.breaks else {"no_end_token": 1.0}
 
 
 @dataclass(frozen=True)
@@ -73,20 +101,6 @@ class Limit:
                 )
 
 
-def check_articles(limit: Limit, tokenizer: Any, max_new_tokens: int, prompts: list[str], headlines: list[str]) -> None:
-    """Raises UsageError where one of these is too long, be it to write its headline or to judge the true one."""
-    pairs = _tokens(tokenizer, prompts, headlines)
-    limit.check([prompt for prompt, _ in pairs], [max(max_new_tokens, len(headline)) for _, headline in pairs])
-
-
-def _tokens(tokenizer: Any, prompts: list[str], headlines: list[str]) -> list[tuple[list[int], list[int]]]:
-    """The tokens of each prompt, and of its true headline behind it."""
-    return [
-        (tokenizer(prompt)["input_ids"], tokenizer(completion_for(headline), add_special_tokens=False)["input_ids"])
-        for prompt, headline in zip(prompts, headlines, strict=True)
-    ]
-
-
 def padded(rows: Sequence[list[int]], pad: int | None, side: str = "right") -> Tensor:
     """Rows of tokens as one tensor (rows, length), filled up at that side. A mask or causality hides what it is filled
     with, so a tokenizer without a pad token needs none."""
@@ -95,29 +109,95 @@ def padded(rows: Sequence[list[int]], pad: int | None, side: str = "right") -> T
     return torch.tensor([f + row if side == "left" else row + f for row, f in zip(rows, fill, strict=True)])
 
 
-def likelihood(
-    logits: Callable[[Tensor], Tensor],
-    tokenizer: Any,
-    device: Any,
-    limit: Limit,
-    prompts: list[str],
-    headlines: list[str],
-) -> list[float]:
-    """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced).
+class Texts:
+    """The texts of an engine, by its tokenizer, and what its model says of them (teacher-forced).
 
-    `logits` maps tokens (rows, length) on `device` to logits (rows, length, vocabulary), causally: rows are padded on
-    the right, where no token looks, so that positions need no correction. Raises UsageError for a text beyond `limit`.
+    `logits` maps tokens (rows, length) on `device` to logits (rows, length, vocabulary), causally.
     """
-    pairs = _tokens(tokenizer, prompts, headlines)
-    limit.check([prompt for prompt, _ in pairs], [len(headline) for _, headline in pairs])
-    values: list[float] = []
-    for start in range(0, len(pairs), LIKELIHOOD_BATCH):
-        batch = pairs[start : start + LIKELIHOOD_BATCH]
-        ids = padded([prompt + headline for prompt, headline in batch], tokenizer.pad_token_id).to(device)
-        with torch.no_grad():
-            predictions = logits(ids)
-        for row, (prompt, headline) in enumerate(batch):
-            first, last = len(prompt), len(prompt) + len(headline)
-            predicted = predictions[row, first - 1 : last - 1].float()  # position t predicts token t + 1
-            values.append(torch.nn.functional.cross_entropy(predicted, ids[row, first:last]).item())
-    return values
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        logits: Callable[[Tensor], Tensor],
+        device: Any,
+        *,
+        stop: str,
+        limit: Limit,
+        max_new_tokens: int,
+    ) -> None:
+        self._tokenizer, self._logits, self._device = tokenizer, logits, device
+        self._stop, self._limit, self._max_new_tokens = stop, limit, max_new_tokens
+
+    def encode(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The tokens of prompts that are to be answered. Raises UsageError for one that is too long."""
+        encoded: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
+        self._limit.check(encoded, [self._max_new_tokens] * len(encoded))
+        return encoded
+
+    def headline(self, tokens: Sequence[int]) -> str:
+        """The headline in new tokens."""
+        return extract_headline(str(self._tokenizer.decode(tokens, skip_special_tokens=True)), self._stop)
+
+    def check(self, prompts: list[str], completions: list[str]) -> None:
+        """Raises UsageError where a text is too long, be it to write its headline or to judge the true one."""
+        encoded = self.encode(prompts)
+        self._limit.check(encoded, [len(ids) for ids in self._completed(completions)])
+
+    def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
+        """Mean negative log-likelihood, in nats per token, of each completion after its prompt."""
+        tokens = self._completed(completions)
+        return [
+            torch.nn.functional.cross_entropy(values, torch.tensor(ids, device=values.device)).item()
+            for values, ids in zip(self._predictions(prompts, tokens), tokens, strict=True)
+        ]
+
+    def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
+        """How many nats likelier, after each prompt and all but the last of its new `tokens`, that last one is than the
+        `other` token."""
+        last = [values[-1] for values in self._predictions(prompts, tokens)]
+        return [float(v[ids[-1]] - v[other]) for v, ids, other in zip(last, tokens, others, strict=True)]
+
+    def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
+        """How far rounding moves a preference, in nats: the most that the one for the best over the second best token
+        differs, at any of these new tokens, between a text that is read alone and the same text in a batch.
+
+        Both are correct; where a preference is smaller than that, correct programs may write different tokens.
+        """
+        moved = 0.0
+        alone = self._predictions(prompts, tokens, together=1)
+        for one, other in zip(alone, self._predictions(prompts, tokens), strict=True):
+            best = one.topk(2).indices
+            preferred = [values.gather(1, best).diff(dim=1) for values in (one, other)]
+            moved = max(moved, float((preferred[0] - preferred[1]).abs().max()))
+        return moved
+
+    def longest(self, prompts: list[str], count: int) -> list[int]:
+        """The numbers of the longest `count` prompts, the longest first."""
+        lengths = [len(ids) for ids in self.encode(prompts)]
+        return sorted(range(len(prompts)), key=lambda i: -lengths[i])[:count]
+
+    def one_of_each_length(self, prompts: list[str], step: int = 1) -> list[int]:
+        """The number of one prompt of each length, rounded up to a multiple of `step`, the longest first."""
+        lengths = [len(ids) for ids in self.encode(prompts)]
+        return list({-(-lengths[i] // step): i for i in self.longest(prompts, len(prompts))}.values())
+
+    def _completed(self, completions: list[str]) -> list[list[int]]:
+        return [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in completions]
+
+    def _predictions(
+        self, prompts: Sequence[str], tokens: Sequence[Sequence[int]], together: int = READ_TOGETHER
+    ) -> Iterator[Tensor]:
+        """For each text the float32 logits (new tokens, vocabulary) that predict its new tokens, so many texts at a
+        time. Rows are padded on the right, where no token looks, so that positions need no correction. Raises
+        UsageError for a text that is too long."""
+        encoded: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
+        self._limit.check(encoded, list(map(len, tokens)))
+        pairs = list(zip(encoded, tokens, strict=True))
+        for start in range(0, len(pairs), together):
+            batch = pairs[start : start + together]
+            ids = padded([[*prompt, *new] for prompt, new in batch], self._tokenizer.pad_token_id)
+            with torch.no_grad():
+                predictions = self._logits(ids.to(self._device))
+            for row, (prompt, new) in enumerate(batch):
+                first = len(prompt) - 1  # position t predicts token t + 1
+                yield predictions[row, first : first + len(new)].float()

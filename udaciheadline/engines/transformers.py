@@ -8,19 +8,24 @@ help here; cheaper passes mostly do not.
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, cast
 
 import torch
+from packaging.version import Version
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StaticCache
+from transformers.generation.stopping_criteria import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from udaciheadline.checkpoints.division import local
-from udaciheadline.data.prompts import extract_headline
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import Limit, check_articles, end_tokens, fitting, likelihood, padded, with_ends
+from udaciheadline.engines.texts import Ending, Limit, Texts, fitting, padded
 from udaciheadline.records import BuildInfo, Generation
 
+WARM_UPS = 3  # prompts, where nothing is prepared for each length
 STATIC_SLOTS = 128  # a static cache is as long as a multiple of this: each new length is compiled anew
+# What `generate` calls the cache that it is given: transformers 5.24 has another name, and warns of the old one.
+CACHE = "cache" if Version(version("transformers")) >= Version("5.24") else "past_key_values"
 
 
 class _FirstTokenClock(BaseStreamer):
@@ -38,6 +43,22 @@ class _FirstTokenClock(BaseStreamer):
 
     def end(self) -> None:
         pass
+
+
+class _LineBreak(StoppingCriteria):
+    """Ends a row at the first line break that comes with or after text, as `Ending` says, without asking the device.
+
+    `start` is the length of the prompts, padded.
+    """
+
+    def __init__(self, ending: Ending, vocabulary: int, device: torch.device) -> None:
+        self.start = 0
+        _, self._breaks, self._blanks = (table.to(device) for table in ending.tables(vocabulary))
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        new = input_ids[:, self.start :]
+        has_text = (~self._blanks[new]).cummax(1).values
+        return (self._breaks[new] & has_text).any(1)
 
 
 class _PassCounter:
@@ -76,6 +97,7 @@ class TransformersEngine:
         tokenizer: PreTrainedTokenizerBase,
         *,
         max_new_tokens: int,
+        stop: str = "newline",
         use_cache: bool = True,
         static_cache: bool = False,
         draft: PreTrainedModel | None = None,
@@ -86,14 +108,19 @@ class TransformersEngine:
         self._max_new_tokens = max_new_tokens
         self._caches: dict[int, Any] | None = {} if static_cache else None  # by rows
         self._generate = cast(Callable[..., torch.Tensor], model.generate)
-        self._eos = end_tokens(model, tokenizer)
+        self._ending = Ending(model, tokenizer, stop)
         # A configuration of our own: a checkpoint may bring sampling, penalties or a length that no row should have.
         model.generation_config = GenerationConfig(
             do_sample=False,
             max_new_tokens=max_new_tokens,
             use_cache=use_cache,
-            eos_token_id=sorted(self._eos) or None,
+            eos_token_id=sorted(self._ending.eos) or None,
             pad_token_id=tokenizer.pad_token_id or 0,
+        )
+        self._line_break = (
+            _LineBreak(self._ending, model.config.get_text_config().vocab_size, model.device)
+            if self._ending.breaks
+            else None
         )
         ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
         ends[1] = ends[0] if ends[1] is None else ends[1]  # a head that a model does not show counts as tied
@@ -117,19 +144,22 @@ class TransformersEngine:
             )
             self._draft_passes = _PassCounter(draft)
             self._target_passes = _PassCounter(model)
-        self._limit = Limit.of(*models)
+        self.texts = Texts(
+            tokenizer,
+            self._logits,
+            model.device,
+            stop=stop,
+            limit=Limit.of(*models),
+            max_new_tokens=max_new_tokens,
+        )
         self.info = BuildInfo(
             parameters=sum(m.num_parameters() for m in models),
             weights_bytes=sum(_weights_bytes(m) for m in models),
             pass_bytes=None if draft is not None else _weights_bytes(model) - apart * embedding.nbytes,
             layer_parameters=own - head.numel() - apart * embedding.numel(),
             head_parameters=head.numel(),
-            details=with_ends(details, self._eos),
+            details=(details or {}) | self._ending.details(),
         )
-
-    def check(self, prompts: list[str], headlines: list[str]) -> None:
-        """Raises UsageError where one of these articles is longer than the model has positions for."""
-        check_articles(self._limit, self._tokenizer, self._max_new_tokens, prompts, headlines)
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Greedy headlines, `batch_size` prompts at a time (default: all at once), longest prompts first, so that
@@ -138,8 +168,7 @@ class TransformersEngine:
         long for the model."""
         if not prompts:
             return []
-        encoded = self._tokenizer(prompts)["input_ids"]
-        self._limit.check(encoded, [self._max_new_tokens] * len(encoded))
+        encoded = self.texts.encode(prompts)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
 
         def job(size: int) -> tuple[dict[int, Generation], float]:
@@ -163,11 +192,21 @@ class TransformersEngine:
         if self._draft is not None:
             self._draft_passes.count = self._target_passes.count = 0
         cache = self._empty_cache(*inputs["input_ids"].shape) if self._caches is not None else None
+        criteria = StoppingCriteriaList()
+        if self._line_break is not None:
+            self._line_break.start = inputs["input_ids"].shape[1]
+            criteria.append(self._line_break)
         start = now(device)
         with torch.no_grad():
-            output = self._generate(**inputs, streamer=clock, assistant_model=self._draft, past_key_values=cache)
+            output = self._generate(
+                **inputs,
+                streamer=clock,
+                stopping_criteria=criteria,
+                assistant_model=self._draft,
+                **{CACHE: cache},
+            )
         seconds = now(device) - start
-        rows = [self._until_end(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
+        rows = [self._ending.cut(row) for row in output[:, inputs["input_ids"].shape[1] :].tolist()]
         drafted = accepted = 0
         if self._draft is not None:
             # One draft pass proposes one token. One pass of the target yields the accepted tokens and one of its own.
@@ -175,7 +214,7 @@ class TransformersEngine:
             accepted = len(rows[0]) - self._target_passes.count
         return [
             Generation(
-                headline=extract_headline(str(self._tokenizer.decode(row, skip_special_tokens=True))),
+                headline=self.texts.headline(row),
                 token_ids=tuple(row),
                 seconds=seconds,
                 first_token_seconds=clock.first_token_at - start,
@@ -186,17 +225,19 @@ class TransformersEngine:
             for row, length in zip(rows, inputs["attention_mask"].sum(1).tolist(), strict=True)
         ]
 
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
-        """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced)."""
-
-        def logits(ids: torch.Tensor) -> torch.Tensor:
-            return cast(torch.Tensor, self._model(input_ids=ids, use_cache=False).logits)
-
-        return likelihood(logits, self._tokenizer, self._model.device, self._limit, prompts, headlines)
+    def warm_up(self, prompts: list[str]) -> list[int]:
+        """On a GPU one prompt of each length: a fresh engine was slow on every length that it had not met (0.76 times
+        the speed of one that had), as if kernels were prepared for each."""
+        if self._model.device.type == "cuda":
+            return self.texts.one_of_each_length(prompts)
+        return self.texts.longest(prompts, WARM_UPS)
 
     def close(self) -> None:
         """Drops the models."""
-        del self._model, self._draft, self._generate
+        del self._model, self._draft, self._generate, self.texts
+
+    def _logits(self, ids: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self._model(input_ids=ids, use_cache=False).logits)
 
     def _inputs(self, prompts: list[list[int]]) -> BatchEncoding:
         """Prompts as tokens, filled up on the left, with the mask that hides what they are filled with."""
@@ -217,10 +258,3 @@ class TransformersEngine:
             self._caches[rows] = cache = StaticCache(config=self._model.config, max_cache_len=slots)
         cache.reset()
         return cache
-
-    def _until_end(self, row: list[int]) -> list[int]:
-        """The tokens up to and including the first end of sequence; what follows in a batch is padding."""
-        for i, token in enumerate(row):
-            if token in self._eos:
-                return row[: i + 1]
-        return row

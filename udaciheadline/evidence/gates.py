@@ -9,10 +9,10 @@ things that have no noise, and fail where they are beyond their threshold; speed
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from udaciheadline.evidence.quality import Answers, differences, retention
+from udaciheadline.evidence.quality import Answers, Parity, differences, retention
 from udaciheadline.evidence.statistics import holm, p_worse
 from udaciheadline.records import Article, Estimate, UsageError, Verdict
 from udaciheadline.techniques import Technique
@@ -27,9 +27,10 @@ class Thresholds:
 
     `rouge_retention_min`: ROUGE-1 and ROUGE-L, as a share of the reference's. `nll_increase_max`: nats per token above
     the reference's. `parity_min`: share of articles with the same tokens as the row that `exact_to` names, in float32;
-    `parity_low_precision_min` the same in bf16 and fp16. `work_tolerance`: new tokens, as a share of the reference's
-    that they may differ by. `weights_ratio_max`: bytes of weights over the reference's. `speed_up_min`: against the
-    reference. `rouge1_min` and `nll_max` are absolute, for the reference's own table.
+    `parity_low_precision_min`: in bf16 and fp16, share of articles with the same tokens, or others from a near tie on.
+    `work_tolerance`: new tokens, as a share of the reference's that they may differ by. `weights_ratio_max`: bytes of
+    weights over the reference's. `speed_up_min`: against the reference. `rouge1_min` and `nll_max` are absolute, for
+    the reference's own table.
     """
 
     rouge_retention_min: float | None = None
@@ -80,7 +81,8 @@ def require_tables(thresholds: Mapping[str, Thresholds], wanted: Iterable[Techni
 @dataclass(frozen=True)
 class Evidence:
     """What the gates of one row look at. `exact` is the row that its tokens must repeat (None: not measured), and then
-    the `reference` of its quality, too."""
+    the `reference` of its quality, too; `preferences` and `rounding` say what its engine thinks of the tokens that do
+    not (`quality.Parity`)."""
 
     articles: Sequence[Article]
     answers: Answers
@@ -90,6 +92,15 @@ class Evidence:
     dtype: str
     weights_ratio: float
     speed_up: Estimate | None
+    preferences: Mapping[int, float] = field(default_factory=dict)
+    rounding: float = 0.0
+
+    @property
+    def parity(self) -> Parity | None:
+        """How the row compares with what it must repeat, where that was measured."""
+        if self.exact is None:
+            return None
+        return Parity(differences(self.answers, self.exact), self.preferences, self.rounding)
 
 
 def judge(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
@@ -155,19 +166,20 @@ def _parity(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     required = thresholds.parity_min if exact else thresholds.parity_low_precision_min
     if required is None:
         return []
-    if evidence.exact is None:
+    if evidence.exact is None or (parity := evidence.parity) is None:
         message = f"the row {evidence.exact_to!r}, whose tokens it must repeat, was not measured"
         return [Verdict("parity", "not judged", math.nan, required, message)]
-    positions = differences(evidence.answers, evidence.exact)
-    measured = sum(p is None for p in positions) / len(positions)
+    parted = [i for i, position in enumerate(parity.positions) if position is not None] if exact else parity.real
+    measured = 1 - len(parted) / len(parity.positions)
     share = f"{{m:.1%}} of the headlines have the tokens of {evidence.exact_to}"
+    if not exact:
+        share += f" up to a near tie ({parity.near_ties} have one; tokens within {parity.rounding:.2f} nats)"
     text = f"{share}, at least {{r:.1%}} required in {evidence.dtype}"
-    pairs = zip(evidence.exact.generations, evidence.answers.generations, positions, strict=True)
-    lines = [
-        f"\n  article {i}, token {position}: {exact.headline!r} became {made.headline!r}"
-        for i, (exact, made, position) in enumerate(pairs)
-        if position is not None
-    ]
+    lines = []
+    for i in sorted(parted, key=lambda i: -parity.preferences.get(i, math.inf)):
+        was, made = evidence.exact.generations[i].headline, evidence.answers.generations[i].headline
+        line = f"\n  article {i}, token {parity.positions[i]}: {was!r} became {made!r}"
+        lines.append(line + (f" ({parity.preferences[i]:+.2f} nats)" if i in parity.preferences else ""))
     return [_verdict("parity", measured >= required, measured, required, text, "".join(lines[:_WORST]))]
 
 

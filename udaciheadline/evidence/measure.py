@@ -66,8 +66,11 @@ def best_batch_size(job: Callable[[int], tuple[float, int]], most: int) -> tuple
     fit in memory, if any was found.
 
     `job` takes a number and gives the seconds and the number that fitted. It is asked for `FIRST_BATCH`, twice that,
-    and so on up to `most`, until one is slower than the one before, or does not fit.
+    and so on up to `most`, until one is slower than the one before, or does not fit. So few articles that there is no
+    choice are not tried.
     """
+    if most <= FIRST_BATCH:
+        return most, None
     best, fastest = 0, math.inf
     for size in [*takewhile(lambda n: n < most, (FIRST_BATCH << i for i in range(20))), most]:
         seconds, fitted = job(size)

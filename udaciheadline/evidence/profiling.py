@@ -53,12 +53,12 @@ def micro_batches(profiler: Any, device: str) -> list[Span]:
 
 
 def _spans(profiler: Any, device: str) -> list[Span]:
-    """What happened on `device`, on the clock that all processes of a machine share."""
-    began = profiler.profiler.kineto_results.trace_start_ns() / 1e9
+    """What happened on `device`, on the clock that all processes of a machine share: as it was recorded, since the
+    profiler's own list of events takes many times as long to make as the headlines took."""
     return [
-        Span(event.name, began + event.time_range.start / 1e6, began + event.time_range.end / 1e6)
-        for event in profiler.events() or ()
-        if event.device_type.name.lower() == device
+        Span(event.name(), event.start_ns() / 1e9, event.end_ns() / 1e9)
+        for event in profiler.profiler.kineto_results.events()
+        if event.device_type().name.lower() == device
     ]
 
 

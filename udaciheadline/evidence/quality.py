@@ -5,7 +5,7 @@ spread between articles is ten times the effect of most techniques.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
@@ -39,6 +39,11 @@ class Answers:
     rouge: dict[str, list[float]]
     nll: list[float]
 
+    def first(self, count: int) -> "Answers":
+        """Those to the first articles."""
+        rouge = {kind: values[:count] for kind, values in self.rouge.items()}
+        return Answers(self.generations[:count], rouge, self.nll[:count])
+
 
 def first_difference(tokens: Sequence[int], other: Sequence[int]) -> int | None:
     """The first position at which two token sequences differ, None where they are the same."""
@@ -54,8 +59,34 @@ def differences(answers: Answers, reference: Answers) -> list[int | None]:
     return [first_difference(a.token_ids, b.token_ids) for a, b in pairs]
 
 
-def score(answers: Answers, reference: Answers) -> Scores:
-    """The means of a row with 95 % intervals, and its paired differences to the reference."""
+@dataclass(frozen=True)
+class Parity:
+    """How a row's tokens compare with those that they must repeat.
+
+    `positions` are the first differences, as of `differences`; `preferences` is how many nats the other row's model
+    prefers its own token there, by the number of the article (`engines.texts.preferences`); `rounding` is what such a
+    preference moves by rounding alone.
+    """
+
+    positions: list[int | None]
+    preferences: Mapping[int, float]
+    rounding: float
+
+    @property
+    def real(self) -> list[int]:
+        """The articles whose headline parts from the other where it is no near tie."""
+        parted = [i for i, position in enumerate(self.positions) if position is not None]
+        return [i for i in parted if not self.preferences.get(i, math.inf) <= self.rounding]
+
+    @property
+    def near_ties(self) -> int:
+        """How many part from it at a near tie."""
+        return sum(position is not None for position in self.positions) - len(self.real)
+
+
+def score(answers: Answers, reference: Answers, parity: Parity | None = None) -> Scores:
+    """The means of a row with 95 % intervals, its paired differences to the reference, and its `parity` with the row
+    that it must repeat, if any."""
     lost = {kind: _minus(answers.rouge[kind], reference.rouge[kind]) for kind in ROUGE_TYPES}
     positions = [p for p in differences(answers, reference) if p is not None]
     return Scores(
@@ -67,6 +98,9 @@ def score(answers: Answers, reference: Answers) -> Scores:
         identical_share=1 - len(positions) / len(answers.generations),
         first_difference_earliest=min(positions, default=None),
         first_difference_median=median(positions) if positions else None,
+        near_ties=parity.near_ties if parity else None,
+        real_differences=len(parity.real) if parity else None,
+        rounding_nats=parity.rounding if parity else None,
     )
 
 

@@ -26,8 +26,8 @@ class Progress:
             self._share = done / of
         share = (self._ended + self._share) / self._techniques
         left = f", {(now - self._start) * (1 - share) / share:.0f} s left" if share > 0 else ""
-        article = f" article {done + 1}/{of}" if of > 1 else ""
-        line = f"[{min(self._ended + 1, self._techniques)}/{self._techniques}] {technique}: {doing}{article}{left}"
+        articles = f" {done + 1} of {of} articles" if of > 1 else ""
+        line = f"[{min(self._ended + 1, self._techniques)}/{self._techniques}] {technique}: {doing}{articles}{left}"
         if self._is_terminal:
             self._write("\r" + line.ljust(len(self._line)))
         else:

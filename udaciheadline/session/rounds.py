@@ -3,7 +3,7 @@ the engines that it is compared with do too. Machines drift by more than most te
 to one article in the same minute does not."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from udaciheadline.records import EngineSpec, Generation
 from udaciheadline.session.run import Run
@@ -16,9 +16,7 @@ SETTLE_SECONDS = 0.01
 
 
 class Rounds:
-    """The rounds of one technique, as many as there are articles, and as many before them to warm up: on a GPU a fresh
-    engine was slow on every article that it had not seen (0.76 times the speed of an engine that had), as if kernels
-    were prepared for each new length.
+    """The rounds of one technique, `count` of them, one for each of the first articles.
 
     `own` are the technique's headlines, `others` those of the engines that it is compared with: the reference, and for
     some techniques another row (`_beside`). Where that one fails, only the comparison is lost, and `not_compared` says
@@ -36,31 +34,36 @@ class Rounds:
                 self.not_compared[name] = reason
             else:
                 self.others[name] = []
-        self._number = -self.count
+        self._number = 0
         self._owed: int | None = None  # a round that the others answer after the technique
         self._last: str | None = None  # who answered last; None is the technique
 
+    def warm_up(self, articles: Sequence[int]) -> float:
+        """Answers these articles, untimed; the seconds of a round: what the last one takes the technique and those that
+        it is compared with."""
+        seconds = 0.0
+        for done, article in enumerate(articles):
+            self._run.progress(self._technique.name, "warming up", done, len(articles))
+            seconds = self._answer(article).seconds
+        return seconds + sum(generation.seconds for generation in self._others_answer(articles[-1]).values())
+
     def next(self) -> int:
-        """Prepares a round, untimed, and returns its number: the others answer here, before every even round and after
-        every odd one. Negative rounds warm up, without the others."""
+        """Prepares a round, untimed, and returns its number, which is that of its article: the others answer here,
+        before every even round and after every odd one."""
         self._settle_debt()
         number = self._number
         self._number += 1
-        doing, done = ("measuring", number) if number >= 0 else ("warming up", number + self.count)
-        self._run.progress(self._technique.name, doing, done, self.count)
-        if number >= 0 and number % 2 == 0:
-            self._others_answer(number)
+        self._run.progress(self._technique.name, "measuring", number, self.count)
+        if number % 2 == 0:
+            self._hear_others(number)
         return number
 
     def play(self, number: int) -> float:
         """Generates the headline of this round's article; the engine's seconds."""
-        self._take_turn(None)
-        generation = self._generate([self._run.prompts[number % self.count]])[0]
-        self._run.useful_seconds += generation.seconds
-        if number >= 0:
-            self.own.append(generation)
-            if number % 2:
-                self._owed = number
+        generation = self._answer(number)
+        self.own.append(generation)
+        if number % 2:
+            self._owed = number
         return generation.seconds
 
     def finish(self) -> None:
@@ -68,27 +71,37 @@ class Rounds:
         while self._number < self.count:
             self.play(self.next())
         self._settle_debt()
-        self._run.dismiss_companions()
 
     def _settle_debt(self) -> None:
         if self._owed is not None:
-            self._others_answer(self._owed)
+            self._hear_others(self._owed)
             self._owed = None
 
-    def _others_answer(self, number: int) -> None:
+    def _hear_others(self, number: int) -> None:
+        for name, generation in self._others_answer(number).items():
+            self.others[name].append(generation)
+
+    def _answer(self, article: int) -> Generation:
+        self._take_turn(None)
+        generation = self._generate([self._run.prompts[article]])[0]
+        self._run.useful_seconds += generation.seconds
+        return generation
+
+    def _others_answer(self, article: int) -> dict[str, Generation]:
+        made = {}
         names = list(self.others)
-        for name in reversed(names) if number % 2 else names:  # the same one is always next to the technique
+        for name in reversed(names) if article % 2 else names:  # the same one is always next to the technique
             self._take_turn(name)
             try:
-                generation = self._run.ask(name, "generate", [self._run.prompts[number]])[0]
+                made[name] = self._run.ask(name, "generate", [self._run.prompts[article]])[0]
             except WorkerError as error:
                 if name == REFERENCE:
                     raise
                 del self.others[name]
                 self.not_compared[name] = f"{error.status}: {error.reason}"
                 continue
-            self._run.useful_seconds += generation.seconds
-            self.others[name].append(generation)
+            self._run.useful_seconds += made[name].seconds
+        return made
 
     def _take_turn(self, name: str | None) -> None:
         if name != self._last:

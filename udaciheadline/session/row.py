@@ -1,14 +1,16 @@
 """One technique while it is measured: its engine, the timed rounds, memory, quality, and the record in the end."""
 
 import contextlib
+import math
 import statistics
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from udaciheadline.evidence import gates, measure, quality
-from udaciheadline.evidence.quality import Answers
+from udaciheadline.evidence.quality import Answers, first_difference
 from udaciheadline.evidence.statistics import geometric_mean
 from udaciheadline.records import (
     BuildInfo,
@@ -28,7 +30,8 @@ from udaciheadline.session.run import Answered, Run
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers.worker import Worker, WorkerError
 
-FEW_ARTICLES = 3  # for what is measured in a pass of its own
+FEW_ARTICLES = 3  # for what is measured in a pass of its own, and however little time there is
+ROUNDS_SHARE = 0.6  # of a row's time, where there is a limit: jobs, memory and likelihood need the rest
 
 
 class RowFailed(Exception):
@@ -43,10 +46,13 @@ class Row:
 
     def __init__(self, run: Run, technique: Technique) -> None:
         self.run, self.technique = run, technique
+        self._began, self._seconds = time.monotonic(), run.row_seconds()
         self.status, self.reason = "ok", ""
+        self._last_words, self._told = "", False  # of the worker, where it crashed or hung
         self._rounds = Rounds(run, technique, self._generate)
         self.generations = self._rounds.own
         self.reference_generations = self._rounds.others[REFERENCE]
+        self._warm = False
         self._worker: Worker | None = None
         self._memory: Memory | None = None
         self._parallel: Parallel | None = None
@@ -55,17 +61,37 @@ class Row:
         self._refused: int | None = None  # a batch size that did not fit in memory
         self._throughput: Throughput | None = None
         self._answers: tuple[Answers, Answers] | None = None
+        self._preferences: dict[int, float] = {}  # see quality.Parity
+        self._rounding = 0.0
         self._verdicts: list[Verdict] | None = None
         self.extra_info: dict[str, object] = {}  # of the latency benchmark; receives the whole row when it ends
+        if technique.offline and math.isfinite(self._seconds):
+            self._rounds.count = max(
+                FEW_ARTICLES, len(run.heard)
+            )  # what the reference need not answer for this row alone
+        self.was_begun = False
         if reason := technique.unavailable(run.spec):
             self.status, self.reason = "skipped", reason
             return
+        self.was_begun = True
         run.renew_reference()
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
             self._worker = run.start_worker(technique)
 
     # -- the timed rounds --------------------------------------------------------------------------------------------
+
+    def warm_up(self) -> None:
+        """Answers some articles, untimed, and settles how many rounds there are: all that the time allows."""
+        self.check()
+        if self._warm:
+            return
+        self._warm = True
+        with self._guarded():
+            seconds = self._rounds.warm_up(self._ask_all("warm_up", self.run.prompts)[0])
+        left = ROUNDS_SHARE * self._seconds - (time.monotonic() - self._began)
+        if left < seconds * self._rounds.count:
+            self._rounds.count = min(self._rounds.count, max(FEW_ARTICLES, int(left / seconds)))
 
     def next_round(self) -> int:
         """Prepares a round, untimed, and returns its number; see `Rounds`."""
@@ -81,8 +107,13 @@ class Row:
 
     @property
     def rounds(self) -> int:
-        """How many there are, and as many again to warm up."""
+        """How many there are: the first so many articles are what the row is measured on."""
         return self._rounds.count
+
+    @property
+    def prompts(self) -> list[str]:
+        """Those of these articles."""
+        return self.run.prompts[: self.rounds]
 
     @property
     def info(self) -> BuildInfo:
@@ -98,9 +129,14 @@ class Row:
             self.play_job(self.batch_size)
         with self._guarded():
             if self.technique.offline:
-                self.reference_generations = self.run.reference_answers()
+                self.reference_generations = self.run.reference_answers(self.rounds)
             else:
+                self.warm_up()
                 self._rounds.finish()
+                self.run.hear(self.reference_generations)
+            if not self._preferences:
+                self._ask_near_ties()
+        self.run.dismiss_companions()
 
     # -- what else is measured ---------------------------------------------------------------------------------------
 
@@ -109,7 +145,7 @@ class Row:
         self.check()
         if self._memory is None:
             self.run.progress(self.technique.name, "memory", 0, 1)
-            longest = sorted(self.run.prompts, key=len)[-FEW_ARTICLES:]
+            longest = sorted(self.prompts, key=len)[-FEW_ARTICLES:]
             with self._guarded():
                 self._ask_all("reset_memory")
                 for prompts in self._jobs(longest):
@@ -118,7 +154,7 @@ class Row:
                 peaks = self._ask_all("peak_memory")
                 self._memory = measure.together(peaks)
                 if len(peaks) > 1:
-                    jobs = (longest,), (self.run.prompts, self._job_size)
+                    jobs = (longest,), (self.prompts, self._job_size)
                     shares = [self._ask_all("communication_share", *job) for job in jobs]
                     self._parallel = measure.parallel(self.run.spec.device, self._ask_all("info"), peaks, *shares)
         return self._memory
@@ -128,7 +164,7 @@ class Row:
         self.check()
         self.run.progress(self.technique.name, "throughput", 0, 1)
         with self._guarded():
-            self._job = self._generate(self.run.prompts, batch_size)
+            self._job = self._generate(self.prompts, batch_size)
         self.run.useful_seconds += self._job[0].seconds
         if self.technique.offline:
             self.generations = self._job
@@ -176,10 +212,10 @@ class Row:
         self.run.progress(self.technique.name, "profiling", 0, 1)
         folder.mkdir(parents=True, exist_ok=True)
         trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
-        jobs = self._jobs(self.run.prompts[:FEW_ARTICLES])
+        jobs = self._jobs(self.prompts[:FEW_ARTICLES])
         with self._guarded():
             if self.technique.parallel:
-                jobs.append(self.run.prompts)
+                jobs.append(self.prompts)
             found = self._ask_all("profile", jobs, self._job_size, str(trace))
         write_profile(table, found, one_clock=self.run.one_machine)
         return trace, table
@@ -192,10 +228,10 @@ class Row:
         if self._answers is None:
             self.finish_rounds()
             self.run.progress(self.technique.name, "quality", 0, 1)
-            true = [article.headline for article in self.run.articles]
+            true = [article.headline for article in self.run.articles[: self.rounds]]
             with self._guarded():
-                nll = self._ask_all("likelihood", self.run.prompts, true)[0]
-                reference_nll = self.run.reference_nll()
+                nll = self._ask_all("likelihood", self.prompts, self.run.completions[: self.rounds])[0]
+                reference_nll = self.run.reference_nll(self.rounds)
             own, reference = (
                 Answers(tuple(made), quality.rouge([g.headline for g in made], true), values)
                 for made, values in ((self.generations, nll), (self.reference_generations, reference_nll))
@@ -205,23 +241,51 @@ class Row:
             self.run.answered[self.technique.name] = Answered(own, ratios)
         return self._answers
 
+    def _exact(self) -> list[Generation] | None:
+        """What this row must repeat token by token, where it was measured."""
+        name = self.technique.exact_to
+        if name == REFERENCE:
+            return self.reference_generations
+        return list(self.run.answered[name].answers.generations) if name in self.run.answered else None
+
+    def _ask_near_ties(self) -> None:
+        """Asks the engine whose tokens the row must repeat, while it is alive, what it thinks of those that differ."""
+        name, exact = self.technique.exact_to, self._exact()
+        if name is None or exact is None or name in self._rounds.not_compared:
+            return
+        theirs, ours = ([list(g.token_ids) for g in made] for made in (exact, self.generations))
+        first = {i: first_difference(a, b) for i, (a, b) in enumerate(zip(ours, theirs, strict=False))}
+        parted = {i: p for i, p in first.items() if p is not None and p < min(len(ours[i]), len(theirs[i]))}
+        if parted:
+            at = [(self.run.prompts[i], theirs[i][: p + 1], ours[i][p]) for i, p in parted.items()]
+            preferred = self.run.ask(name, "preferences", *map(list, zip(*at, strict=True)))
+            self._preferences = dict(zip(parted, preferred, strict=True))
+            self._rounding = self.run.rounding(name, theirs)
+
     def verdicts(self) -> list[Verdict]:
         """The verdicts of this row's gates and, on the embedded default, of the reference's absolute floor."""
         if self._verdicts is None:
-            self._verdicts = self._judge()
+            evidence = self._evidence()
+            self._verdicts = gates.judge(self.run.thresholds[self.technique.name], evidence)
+            if self.run.has_floor:
+                self._verdicts += gates.judge_floor(self.run.thresholds["reference"], self.answers()[1])
         return self._verdicts
 
-    def _judge(self) -> list[Verdict]:
+    def _evidence(self) -> gates.Evidence:
+        """What the gates look at."""
         own, reference = self.answers()
         exact_to = self.technique.exact_to
         exact = reference if exact_to == REFERENCE else None
         if exact is None and exact_to in self.run.answered:
             exact = self.run.answered[exact_to].answers
+        if exact is not None:  # the articles of both
+            count = min(len(own.generations), len(exact.generations))
+            own, exact, reference = own.first(count), exact.first(count), reference.first(count)
         with self._guarded():
             weights = max(info.weights_bytes for info in self._ask_all("info"))  # of the largest rank
             reference_weights = self.run.reference_info().weights_bytes
-        evidence = gates.Evidence(
-            articles=self.run.articles,
+        return gates.Evidence(
+            articles=self.run.articles[: len(own.generations)],
             answers=own,
             # Speculative decoding is judged as what it stands in for, the target, and not against the smaller model.
             reference=reference if exact is None else exact,
@@ -230,11 +294,9 @@ class Row:
             dtype=self.run.spec.dtype,
             weights_ratio=weights / reference_weights,
             speed_up=None if self.technique.offline else self._measurement().speed_up,
+            preferences=self._preferences,
+            rounding=self._rounding,
         )
-        verdicts = gates.judge(self.run.thresholds[self.technique.name], evidence)
-        if self.run.has_floor:
-            verdicts += gates.judge_floor(self.run.thresholds["reference"], reference)
-        return verdicts
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -242,6 +304,14 @@ class Row:
         """Raises RowFailed where the row has ended."""
         if self.status != "ok":
             raise RowFailed(f"{self.technique.name}: {self.status}: {self.reason}")
+
+    def tell_end(self) -> str:
+        """Why the row has ended, with what its worker wrote last where that crashed or hung; only once, and nothing of
+        a row that was skipped: then an empty text."""
+        if self._told or self.status in ("ok", "skipped"):
+            return ""
+        self._told = True
+        return f"{self.technique.name}: {self.status}: {self.reason}\n{self._last_words}".rstrip()
 
     def record(self) -> Record:
         """The row as it stands."""
@@ -252,7 +322,7 @@ class Row:
         if self.status == "ok" and self.generations:
             with contextlib.suppress(RowFailed):
                 own, reference = self.answers()
-                scores, verdicts = quality.score(own, reference), self.verdicts()
+                scores, verdicts = quality.score(own, reference, self._evidence().parity), self.verdicts()
                 if not self.technique.offline:
                     measurement, over = self._measurement(), self._speed_ups()
         worker = self._worker
@@ -297,7 +367,7 @@ class Row:
         plain = "compiled" if self.technique.engine_for(self.run.spec) == "compiled" else REFERENCE
         earlier = {"baseline", plain} - {self.technique.name, REFERENCE, *self._rounds.not_compared}
         logs = {
-            name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=True)]
+            name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=False)]  # articles of both
             for name in earlier & answered.keys()
         }
         beside = self._rounds.others.items()
@@ -306,7 +376,7 @@ class Row:
 
     def _jobs(self, prompts: list[str]) -> list[list[str]]:
         """These prompts one by one; for an offline row, all of the session's as one job."""
-        return [self.run.prompts] if self.technique.offline else [[prompt] for prompt in prompts]
+        return [self.prompts] if self.technique.offline else [[prompt] for prompt in prompts]
 
     def _generate(self, *job: Any) -> list[Generation]:
         """The worker's headlines. A rank that has not written the same as the first is no part of its model."""
@@ -326,5 +396,6 @@ class Row:
             yield
         except WorkerError as error:
             self.status, self.reason = error.status, error.reason
-            details = f"\n{error.details}" if error.details else ""
-            raise RowFailed(f"{self.technique.name}: {error.status}: {error.reason}{details}") from None
+            if error.status in ("crash", "timeout"):
+                self._last_words = error.details
+            raise RowFailed(f"{self.technique.name}: {error.status}: {error.reason}") from None

@@ -4,12 +4,14 @@ them; beside it one rank for parallel rows, and the target alone for speculative
 """
 
 import datetime
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.data.articles import ArticleSet
-from udaciheadline.data.prompts import prompt_for
+from udaciheadline.data.prompts import NOTEBOOK, Prompt
 from udaciheadline.evidence import quality
 from udaciheadline.evidence.gates import Thresholds
 from udaciheadline.evidence.quality import Answers
@@ -21,6 +23,8 @@ from udaciheadline.workers.worker import HERE, Worker, WorkerError, machine
 if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
     from udaciheadline.workers.processes import Here
+
+ROUNDING_ARTICLES = 24  # some hundred tokens: enough to see the largest effect that rounding has
 
 Progress = Callable[[str, str, int, int], None]
 """Called with (technique, what it is doing, done, of how many)."""
@@ -49,11 +53,13 @@ class Run:
         progress: Progress = lambda *_: None,
         useful_seconds: float = 0.0,
         hosts: Sequence["Here | Host"] = HERE,
+        prompt: Prompt = NOTEBOOK,
     ) -> None:
         self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         self.articles = articles.articles
         self.skipped_rows = articles.skipped
-        self.prompts = [prompt_for(article.short_description) for article in self.articles]
+        self.prompts = [prompt.fill(article.short_description) for article in self.articles]
+        self.completions = [prompt.completion(article.headline) for article in self.articles]  # the true ones
         self.spec, self.thresholds, self.timeout, self.progress = spec, thresholds, timeout, progress
         self.settings, self.has_floor, self.batch_size = settings, has_floor, batch_size
         self.environment, self._hosts = machine(spec.device), hosts
@@ -64,8 +70,10 @@ class Run:
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._companions: dict[str, Worker] = {}
-        self._reference_nll: list[float] | None = None
-        self._reference_answers: list[Generation] | None = None
+        self._reference_nll: list[float] = []
+        self.heard: list[Generation] = []  # the reference's answers, one article at a time
+        self.deadline, self.rows_left = math.inf, 1  # --minutes, and the rows that share what is left of them
+        self._rounding: dict[str, float] = {}
         self._limits: Limits | None = None
         self._copy_rouge: dict[str, Estimate] | None = None
 
@@ -76,9 +84,9 @@ class Run:
             if name not in self._companions:
                 self.progress(f"{name} beside it", "building", 0, 1)
                 worker = self._companions[name] = self.start_worker(techniques()[name])
-                for done, prompt in enumerate(self.prompts):
-                    self.progress(f"{name} beside it", "warming up", done, len(self.prompts))
-                    self.useful_seconds += worker.call("generate", [prompt])[0].seconds
+                for article in worker.call("warm_up", self.prompts):
+                    self.progress(f"{name} beside it", "warming up", 0, 1)
+                    self.useful_seconds += worker.call("generate", [self.prompts[article]])[0].seconds
             return self._companions[name].call(method, *args)
         except WorkerError as error:
             self._companions.pop(name, None)
@@ -102,7 +110,7 @@ class Run:
             technique, replace(self.spec, engine=technique.engine_for(self.spec)), self.timeout, self._hosts
         )
         self.useful_seconds += worker.build_seconds
-        worker.call_all("check", self.prompts, [article.headline for article in self.articles])
+        worker.call_all("check", self.prompts, self.completions)
         return worker
 
     def reference_info(self) -> BuildInfo:
@@ -115,18 +123,37 @@ class Run:
             self._limits = self.ask(REFERENCE, "limits", self.spec.dtype)
         return self._limits
 
-    def reference_answers(self) -> list[Generation]:
-        """The reference's headlines, one article at a time: for a row that has no rounds to pair them with."""
-        if self._reference_answers is None:
-            self._reference_answers = [self.ask(REFERENCE, "generate", [prompt])[0] for prompt in self.prompts]
-            self.useful_seconds += sum(generation.seconds for generation in self._reference_answers)
-        return self._reference_answers
+    def reference_answers(self, count: int) -> list[Generation]:
+        """The reference's headlines for the first articles, one at a time: for a row that has no rounds to pair them
+        with. What it answered in earlier rows' rounds it is not asked again."""
+        for prompt in self.prompts[len(self.heard) : count]:
+            self.heard.append(self.ask(REFERENCE, "generate", [prompt])[0])
+            self.useful_seconds += self.heard[-1].seconds
+        return self.heard[:count]
 
-    def reference_nll(self) -> list[float]:
-        """The reference's negative log-likelihood of each true headline."""
-        if self._reference_nll is None:
-            self._reference_nll = self.ask(REFERENCE, "likelihood", self.prompts, [a.headline for a in self.articles])
-        return self._reference_nll
+    def hear(self, answers: list[Generation]) -> None:
+        """Keeps what the reference answered in a row's rounds."""
+        self.heard += answers[len(self.heard) :]
+
+    def row_seconds(self) -> float:
+        """What the row that begins now may take, where the session has so many minutes; else no limit."""
+        return (self.deadline - time.monotonic()) / max(self.rows_left, 1)
+
+    def rounding(self, name: str, tokens: list[list[int]]) -> float:
+        """How far rounding moves what the engine of a technique prefers (`engines.texts.rounding`), measured once, on
+        what it wrote of the first articles."""
+        if name not in self._rounding:
+            few = slice(ROUNDING_ARTICLES)
+            self._rounding[name] = self.ask(name, "rounding", self.prompts[few], tokens[few])
+        return self._rounding[name]
+
+    def reference_nll(self, count: int) -> list[float]:
+        """The reference's negative log-likelihood of the first true headlines."""
+        known = len(self._reference_nll)
+        if known < count:
+            new = slice(known, count)
+            self._reference_nll += self.ask(REFERENCE, "likelihood", self.prompts[new], self.completions[new])
+        return self._reference_nll[:count]
 
     def copy_rouge(self) -> dict[str, Estimate]:
         """ROUGE of copying the description unchanged: what a table must show, so that nobody mistakes it for skill."""

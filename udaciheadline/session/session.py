@@ -1,12 +1,13 @@
 """One run of the suite: what its options ask for, its rows as they end, and what it says in the end."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.checkpoints import models
-from udaciheadline.data import articles
+from udaciheadline.data import articles, prompts
 from udaciheadline.evidence import gates, quality
 from udaciheadline.records import EngineSpec, Record, UsageError
 from udaciheadline.report import progress, table
@@ -14,7 +15,7 @@ from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
 from udaciheadline.session.store import Store, table_row
 from udaciheadline.techniques import Technique, select
-from udaciheadline.workers import worker
+from udaciheadline.workers import processes, worker
 
 if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
@@ -34,6 +35,9 @@ def check_options(option: Any) -> None:
     for name in COUNTS:
         if (value := getattr(option, name)) is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: give at least 1")
+    if option.minutes is not None and not 0 < option.minutes < math.inf:
+        raise UsageError(f"--minutes {option.minutes:g}: give more than 0")
+    prompts.few_shot_count(option.prompt)
 
 
 class Session:
@@ -61,6 +65,7 @@ class Session:
             option.articles,
             text_column=option.text_column,
             headline_column=option.headline_column,
+            examples=prompts.few_shot_count(option.prompt),
         )
         embedded = option.model == models.EMBEDDED
         target = option.target or (models.EMBEDDED if embedded else None)
@@ -73,15 +78,20 @@ class Session:
             device, dtype = worker.choose_device(option.device, option.dtype)
             hosts = gather() if gather else worker.HERE
             ranks = worker.choose_ranks(option.ranks, device, hosts)
+            prompt = prompts.make_prompt(
+                option.prompt, chosen.examples, lambda text: processes.elsewhere(models.in_chat_template, model, text)
+            )
         starting = time.perf_counter() - start  # all workers are forked from what this has built
-        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks)
-        self.progress = progress.Progress(write, len(wanted), is_terminal)
+        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks, option.stop)
+        rows = [technique for technique in wanted if technique.unavailable(spec) is None]
+        self.progress = progress.Progress(write, len(rows), is_terminal)
         self._grown = [name for name in (model, target) if name and name.startswith(models.SHAPE)]
         has_floor = (embedded or model in self._grown) and option.dataset == articles.EMBEDDED
         settings = {
             "dataset": option.dataset,
             "articles": len(chosen.articles),
             "skipped_rows": chosen.skipped,
+            "prompt": prompt.name,
             "batch_size": option.batch_size or "auto",
             "grown_from_embedded_weights": bool(self._grown),
         }
@@ -96,10 +106,24 @@ class Session:
             progress=self.progress,
             useful_seconds=starting,
             hosts=hosts,
+            prompt=prompt,
         )
+        self.run.rows_left = len(rows)
+        if option.minutes is not None:
+            self.run.deadline = time.monotonic() + 60 * option.minutes - (time.perf_counter() - self._start)
+        if rows:
+            self._build_reference()
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
         self.records: list[Record] = []
         self.headlines: dict[str, list[str]] = {}
+
+    def _build_reference(self) -> None:
+        """Every row is measured beside it: without it there is nothing to measure. Raises UsageError."""
+        try:
+            self.run.reference_info()
+        except worker.WorkerError as error:
+            subject = "" if error.status == "error" else f"--model {self._option.model}: "
+            raise UsageError(f"{subject}{error.reason}") from None
 
     def keep(self, row: Row) -> None:
         """Stores a row that has ended, and the tables with it."""
@@ -111,7 +135,9 @@ class Session:
         self.store.write_table(self.records, self.run.copy_rouge())
         self.store.write_headlines(self.run.articles, self.headlines)
         row.extra_info.update(table_row(record))
-        self.progress.technique_ended()
+        if row.was_begun:
+            self.run.rows_left -= 1
+            self.progress.technique_ended()
 
     def summary(self) -> dict[str, str]:
         """What the terminal shows in the end, by section; nothing where no row has ended."""
@@ -126,14 +152,24 @@ class Session:
         """What the reader of the table must know beside it."""
         run = self.run
         lines = [f"{run.spec.dtype} on {run.environment.get('gpu', 'CPU')}. Articles: {self._option.dataset}."]
+        ends = "their first line break" if run.spec.stop == "newline" else "the model's own end"
+        lines[0] += f" Prompt: {self._option.prompt}. Headlines end at {ends}, or {run.spec.max_new_tokens} tokens."
         for name in self._grown:
             lines.append(f"{name} is grown from embedded weights: true size and cost, the embedded model's headlines.")
         if len(run.articles) < self._option.articles:
             lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
+        if not processes.forks():
+            lines.append(
+                "Workers were started anew, not forked: a library that is imported before them has touched CUDA."
+            )
         seconds = time.perf_counter() - self._start
         share = 1 - run.useful_seconds / seconds
+        measured = {r.technique: r.measurement.count for r in self.records if r.measurement}
+        if self._option.minutes is not None and measured:
+            shares = ", ".join(f"{name} {count}" for name, count in measured.items())
+            lines.append(f"--minutes {self._option.minutes:g}: articles that each row was measured on: {shares}.")
         lines.append(f"{seconds:.0f} s, of which {share:.0%} outside generation, building and warm-up.")
         lines.append(f"Results: {self.store.folder}")
         return lines

@@ -83,13 +83,14 @@ class Store:
         self._replace("results.csv", pandas.DataFrame(rows, columns=list(columns)).to_csv(index=False))
 
     def write_headlines(self, articles: Sequence[Article], headlines: Mapping[str, Sequence[str]]) -> None:
-        """`headlines.csv`: description, true headline, and what each technique wrote."""
+        """`headlines.csv`: description, true headline, and what each technique wrote; nothing where it was not
+        measured."""
         import pandas
 
         columns = {
             "article": [article.short_description for article in articles],
             "reference": [article.headline for article in articles],
-            **headlines,
+            **{title: [*made, *[""] * (len(articles) - len(made))] for title, made in headlines.items()},
         }
         self._replace("headlines.csv", pandas.DataFrame(columns).to_csv(index=False))
 

@@ -34,7 +34,12 @@ def build(spec: EngineSpec, *, use_cache: bool = True, static_cache: bool = Fals
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     tokenizer = load_tokenizer(spec.model)
     return TransformersEngine(
-        model, tokenizer, max_new_tokens=spec.max_new_tokens, use_cache=use_cache, static_cache=static_cache
+        model,
+        tokenizer,
+        max_new_tokens=spec.max_new_tokens,
+        stop=spec.stop,
+        use_cache=use_cache,
+        static_cache=static_cache,
     )
 
 

@@ -42,7 +42,9 @@ def _build(spec: EngineSpec, alone: bool) -> Engine:
     from udaciheadline.engines.compiled import CompiledEngine
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    return CompiledEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens, alone=alone)
+    return CompiledEngine(
+        model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens, stop=spec.stop, alone=alone
+    )
 
 
 TECHNIQUES = (

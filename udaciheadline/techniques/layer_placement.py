@@ -22,7 +22,7 @@ def build(spec: EngineSpec) -> Engine:
     if torch.cuda.device_count() < 2:
         raise Unsupported("it needs a second GPU")
     model = load_model(spec.model, device=BALANCED, dtype=spec.dtype)
-    return TransformersEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens)
+    return TransformersEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens, stop=spec.stop)
 
 
 TECHNIQUES = (

@@ -19,6 +19,7 @@ The notebook's row of this name is `layer-placement`.
 
 from typing import Any
 
+from udaciheadline.checkpoints.division import head_dim, stages
 from udaciheadline.records import Engine, EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
@@ -26,9 +27,9 @@ PROMPT_TOKENS = 60  # of an article, about, where layers are divided
 
 
 def layer_costs(config: Any, new_tokens: int) -> list[float]:
-    """What each layer of a Llama costs a headline, in weights times tokens, with the embedding at the first one and
+    """What each layer costs a headline, in weights times tokens, with the embedding at the first one and
     the head at the last."""
-    h, d = config.hidden_size, config.head_dim
+    h, d = config.hidden_size, head_dim(config)
     attention = 2 * h * d * (config.num_attention_heads + config.num_key_value_heads)
     costs = [(attention + 3.0 * h * config.intermediate_size) * (PROMPT_TOKENS + new_tokens)] * config.num_hidden_layers
     costs[0] += h * (PROMPT_TOKENS + new_tokens)
@@ -40,7 +41,6 @@ def build(spec: EngineSpec) -> Engine:
     """This rank's stage of the main model."""
     from torch import distributed
 
-    from udaciheadline.checkpoints.division import stages
     from udaciheadline.checkpoints.models import load_config, load_model, load_tokenizer
     from udaciheadline.engines.compiled import CompiledEngine, check
 
@@ -50,7 +50,9 @@ def build(spec: EngineSpec) -> Engine:
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, stage=stage)
     details = {"layers": float(len(stage.layers))}
     tokenizer = load_tokenizer(spec.model)
-    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, details=details, stage=stage)
+    return CompiledEngine(
+        model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, details=details, stage=stage
+    )
 
 
 TECHNIQUES = (

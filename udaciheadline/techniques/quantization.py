@@ -46,9 +46,9 @@ def build(kind: str, spec: EngineSpec) -> Engine:
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, quantization=quantization)
     if not any(isinstance(module, Linear4bit | Linear8bitLt) for module in model.modules()):
         raise Unsupported(f"bitsandbytes knows no layer of a {model.config.model_type} model, and quantises nothing")
-    engine = TransformersEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens)
+    engine = TransformersEngine(model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens, stop=spec.stop)
     try:
-        engine.likelihood(["One pass tells whether it runs."], ["It does"])
+        engine.texts.likelihood(["One pass tells whether it runs."], ["It does"])
     except (RuntimeError, AssertionError) as error:  # what its kernels do not take is written down nowhere
         if is_out_of_memory(error):
             raise

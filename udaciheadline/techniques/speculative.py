@@ -65,7 +65,7 @@ def build_speculative(spec: EngineSpec) -> Engine:
             raise Unsupported(f"its {name} is a {kind} model, whose state cannot take back drafted tokens")
     fit_vocabulary(draft, target)
     return TransformersEngine(
-        target, tokenizer, max_new_tokens=spec.max_new_tokens, draft=draft, draft_tokens=DRAFT_TOKENS
+        target, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, draft=draft, draft_tokens=DRAFT_TOKENS
     )
 
 

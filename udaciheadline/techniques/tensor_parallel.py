@@ -14,20 +14,35 @@ two are slower than one (0.6 times): Python runs on every rank, and they wait fo
 is too large for one device, whatever the speed. On a CPU, where the ranks share memory and cores, it can only show that
 the tokens are the same.
 
+The compiled engine deals out what does not divide, too (9 and 3 heads over two ranks: 6 and 2, 3 and 1), and is as fast
+as the largest share; transformers splits evenly or not at all.
+
 The notebook's row of this name placed whole layers on devices, which is something else.
 """
 
-from udaciheadline.engines import ENGINES, build_engine
+from udaciheadline.checkpoints.division import Share
+from udaciheadline.engines import ENGINES
 from udaciheadline.records import Engine, EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
 
 def build(spec: EngineSpec) -> Engine:
     """This rank's part of the main model, on the engine that was asked for."""
-    from udaciheadline.checkpoints.models import load_model, load_tokenizer
+    from torch import distributed
 
-    model = load_model(spec.model, device=spec.device, dtype=spec.dtype, ranks=spec.ranks)
-    return build_engine(spec, model, load_tokenizer(spec.model))
+    from udaciheadline.checkpoints.models import load_config, load_model, load_tokenizer
+    from udaciheadline.engines.compiled import CompiledEngine, check
+    from udaciheadline.engines.transformers import TransformersEngine
+
+    tokenizer = load_tokenizer(spec.model)
+    if spec.engine == "transformers":
+        model = load_model(spec.model, device=spec.device, dtype=spec.dtype, ranks=spec.ranks)
+        return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop)
+    config = load_config(spec.model)
+    check(config)
+    share = Share(config, distributed.get_rank(), spec.ranks)
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype, share=share)
+    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, share=share)
 
 
 TECHNIQUES = (

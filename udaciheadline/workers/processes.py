@@ -1,7 +1,8 @@
 """The processes that workers are made of, on this host: forked, looked at and ended from here.
 
 They are forked from a server process that has already imported torch and transformers, but touched no device: a
-technique then starts in a fraction of a second instead of many.
+technique then starts in a fraction of a second instead of many. Where something has touched a GPU in that server all
+the same, nothing that is forked from it can use one: then each process is started anew.
 """
 
 import contextlib
@@ -14,11 +15,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import reduction, util
 from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from udaciheadline.records import EngineSpec
+from udaciheadline.records import EngineSpec, UsageError
 from udaciheadline.techniques import Technique
 from udaciheadline.workers.serving import LOOPBACK, Place, serve
 
@@ -35,10 +39,44 @@ if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         _cache.mkdir(parents=True, exist_ok=True)
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache)
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["udaciheadline.engines.transformers"])
+PRELOAD = ["udaciheadline.workers.preload"]  # what the server imports
 
 STACK_SECONDS = 0.3  # that a process gets to write where it is
+
+# Of the temporary folder: the server's socket adds 32 bytes, and a socket's path has 104 on macOS, 108 on Linux.
+LONGEST_FOLDER = 70
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+class Log:
+    """A file without a name, which goes with the last process that has it open, however that ends.
+
+    It can be handed over to a process that is being started: what arrives there is a file descriptor.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115, see close
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _detach, (reduction.DupFd(self._file.fileno()),)
+
+    def read(self) -> str:
+        """All of it, without moving the place at which the process writes on."""
+        descriptor = self._file.fileno()
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode("utf-8", "replace")
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is closed here."""
+        return self._file.closed
+
+    def close(self) -> None:
+        """May be called again."""
+        self._file.close()
+
+
+def _detach(descriptor: Any) -> int:
+    return descriptor.detach()
 
 
 class Process:
@@ -48,9 +86,9 @@ class Process:
         """`connection` is handed over to the process: it then holds the only one, so that its death ends a wait at the
         other end at once."""
         self._oom_kills = _oom_kills()
-        self._log = tempfile.NamedTemporaryFile(prefix="udaciheadline-", suffix=".log")  # noqa: SIM115, see close
-        self._process = _CONTEXT.Process(
-            target=serve, args=(connection, self._log.name, technique, spec, place), name=technique.name, daemon=True
+        self._log = Log()
+        self._process = _context().Process(  # type: ignore[attr-defined]
+            target=serve, args=(connection, self._log, technique, spec, place), name=technique.name, daemon=True
         )
         try:
             self._process.start()
@@ -73,9 +111,7 @@ class Process:
 
     def output(self, lines: int = 20) -> str:
         """The last that it wrote."""
-        with contextlib.suppress(OSError):
-            return redact("\n".join(Path(self._log.name).read_text("utf-8", "replace").splitlines()[-lines:]))
-        return ""
+        return "" if self._log.closed else redact("\n".join(self._log.read().splitlines()[-lines:]))
 
     def say_where_it_is(self) -> None:
         """Has it write its stack (`serving.serve` arranged for that) to its log."""
@@ -114,14 +150,60 @@ class Here:
 
     def start(self, technique: Technique, spec: EngineSpec, place: Place) -> tuple[Connection, Process]:
         """A process, and the connection to it."""
-        ours, its = _CONTEXT.Pipe()
+        ours, its = multiprocessing.Pipe()
         return ours, Process(technique, spec, place, its)
 
 
 def elsewhere(function: Callable[..., Any], *args: Any) -> Any:
     """The function's value from a short-lived process, which may import torch and touch the GPU."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=_CONTEXT) as pool:
+    return _in(_context(), function, *args)
+
+
+def forks() -> bool:
+    """Whether processes are forked from the server: else each of them takes some seconds to start."""
+    return _context().get_start_method() == "forkserver"
+
+
+@cache
+def _context() -> BaseContext:
+    """How processes are made, from the first to the last. Raises UsageError."""
+    _find_place_for_socket()
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(PRELOAD)
+    return multiprocessing.get_context("spawn") if _in(server, _is_without_cuda) else server
+
+
+def _find_place_for_socket() -> None:
+    """Has multiprocessing put its sockets into a short folder where the temporary one is too long. Raises UsageError
+    where there is none."""
+    longest = tempfile.gettempdir()
+    if len(os.fsencode(longest)) <= LONGEST_FOLDER:
+        return
+    for folder in SHORT_FOLDERS:
+        with contextlib.suppress(OSError):
+            tempfile.tempdir = folder
+            try:
+                util.get_temp_dir()  # it makes one of its own there, keeps to it, and removes it in the end
+            finally:
+                tempfile.tempdir = longest
+            return
+    raise UsageError(f"TMPDIR {longest}: it is too long for a socket's path: give a folder with a shorter one")
+
+
+def _in(context: BaseContext, function: Callable[..., Any], *args: Any) -> Any:
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(function, *args).result()
+
+
+def _is_without_cuda() -> bool:
+    """Whether there are GPUs that this process cannot use, as the one that it was forked from has."""
+    import torch
+
+    try:
+        torch.cuda.init()
+    except (AssertionError, RuntimeError):  # there may be no GPU, or no torch for one
+        return torch.cuda._is_in_bad_fork() or torch.cuda.device_count() > 0
+    return False
 
 
 def cuda() -> tuple[int, bool]:

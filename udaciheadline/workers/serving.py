@@ -45,8 +45,9 @@ class Server:
         self._device, self._rank, self._ranks = spec.device, place.rank, place.ranks
         self._memory = MemoryMeter(spec.device)
         self.engine = technique.build(spec)
-        self.likelihood = self.engine.likelihood
-        self.check = self.engine.check
+        texts, self.warm_up = self.engine.texts, self.engine.warm_up
+        self.check, self.likelihood = texts.check, texts.likelihood
+        self.preferences, self.rounding = texts.preferences, texts.rounding
         self.reset_memory = self._memory.reset
         self.peak_memory = self._memory.peak
 
@@ -93,10 +94,10 @@ class Server:
             distributed.barrier()
 
 
-def serve(connection: Connection, log: str, technique: Technique, spec: EngineSpec, place: Place) -> None:
+def serve(connection: Connection, log: int, technique: Technique, spec: EngineSpec, place: Place) -> None:
     """The life of a process: builds the engine, answers calls, ends when the connection or the parent does.
 
-    It writes its output, and at SIGUSR1 where it is, to the file `log`.
+    It writes its output, and at SIGUSR1 where it is, to the file descriptor `log`.
     """
     _settle(log)
     try:
@@ -151,11 +152,11 @@ def _interface(address: str) -> str | None:
     return next((name for name, each in addresses if any(a.address == address for a in each)), None)
 
 
-def _settle(log: str) -> None:
+def _settle(log: int) -> None:
     """Makes the process a quiet, expendable child of its parent."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
-        os.dup2(descriptor, stream)
+        os.dup2(log, stream)
+    os.close(log)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
     faulthandler.register(signal.SIGUSR1, file=sys.stderr)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides

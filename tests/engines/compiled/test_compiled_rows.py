@@ -24,7 +24,7 @@ LENGTH = 25  # max_new_tokens of the engines in conftest.py
 def test_no_step_is_launched_that_no_text_can_need(build, prompts, calls, graphed, count):
     engine = build(max_new_tokens=4)
     engine._lag = 1
-    engine._ends = set()
+    engine._ending.eos = frozenset()
     assert {len(row) for row in tokens(engine.generate(prompts[:count]))} == {4}
     assert len(calls.steps) == 3
 

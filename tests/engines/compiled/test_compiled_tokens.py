@@ -52,8 +52,8 @@ def test_the_headline_is_what_the_tokens_say(job, tokenizer):
 
 def test_likelihood_is_that_of_transformers(build, reference, prompts, news):
     headlines = [article.headline for article in news]
-    theirs = reference.likelihood(prompts[: len(news)], headlines)
-    assert build().likelihood(prompts[: len(news)], headlines) == pytest.approx(theirs, rel=1e-4)
+    theirs = reference.texts.likelihood(prompts[: len(news)], headlines)
+    assert build().texts.likelihood(prompts[: len(news)], headlines) == pytest.approx(theirs, rel=1e-4)
 
 
 # -- what it says of a call ------------------------------------------------------------------------------------------

@@ -9,10 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import distributed
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from udaciheadline.checkpoints.division import Stage
+from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.compiled import kernels
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.step import Step, inbox_words
@@ -83,31 +82,37 @@ def test_steps_write_the_tokens_and_the_cache_of_the_model(length: int, changes:
         torch.testing.assert_close(ours, reference, atol=1e-4, rtol=1e-4)
 
 
-def split(source: LlamaForCausalLM, ranks: int, whole: str, monkeypatch: pytest.MonkeyPatch) -> list[Llama]:
-    """The model of each rank, in one process; weights named `whole` are not split, as in some versions' plans."""
-    monkeypatch.setattr(distributed, "get_world_size", lambda: ranks)
+def split(source: LlamaForCausalLM, ranks: int) -> list[Llama]:
+    """The model of each rank, in one process."""
     made = []
-    for rank in range(ranks):
-        monkeypatch.setattr(distributed, "get_rank", lambda rank=rank: rank)
-        own = copy.deepcopy(source)
-        for name, weight in own.named_parameters():
-            if "norm" not in name and whole not in name:
-                weight.data = weight.data.chunk(ranks, dim=1 if "o_proj" in name or "down" in name else 0)[rank].clone()
-        made.append(Llama(own, SLOTS))
+    for share in (Share(source.config, rank, ranks) for rank in range(ranks)):
+        own = LlamaForCausalLM(share.config(source.config)).eval()
+        own.load_state_dict({name: share.cut(name, weight) for name, weight in source.state_dict().items()})
+        made.append(Llama(own, SLOTS, share=share))
     return made
 
 
-@pytest.mark.parametrize(("ranks", "whole"), [(2, "no weight"), (3, "no weight"), (2, "embed_tokens"), (2, "lm_head")])
+@pytest.mark.parametrize(
+    ("ranks", "changes"),
+    [
+        (2, {}),
+        (3, {"vocab_size": 306}),
+        (2, {"tie_word_embeddings": True}),
+        (2, {"hidden_size": 144, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 171}),
+        (3, {"num_attention_heads": 4, "num_key_value_heads": 1}),
+    ],
+    ids=["an odd vocabulary", "three", "tied", "9 and 3 heads", "4 and 1 heads over 3"],
+)
 @torch.no_grad()
 def test_ranks_that_push_into_each_others_inboxes_write_the_tokens_of_the_whole_model(
-    ranks: int, whole: str, monkeypatch: pytest.MonkeyPatch
+    ranks: int, changes: dict
 ) -> None:
-    source = random_source(num_attention_heads=6, num_key_value_heads=6, vocab_size=306)
-    parts = split(source, ranks, whole, monkeypatch)
+    source = random_source(**{"num_key_value_heads": 6} | changes)
+    parts = split(source, ranks)
     llama = Llama(source, SLOTS)
     last, place, cache = read(llama, [40])
-    mine = [c.chunk(ranks, dim=1) for pair in cache for c in pair]
-    caches = [[(k[r].clone(), v[r].clone()) for k, v in zip(mine[::2], mine[1::2], strict=True)] for r in range(ranks)]
+    own = [list(Share(source.config, rank, ranks).heads[1]) for rank in range(ranks)]
+    caches = [[(k[:, heads].clone(), v[:, heads].clone()) for k, v in cache] for heads in own]
     inboxes = [torch.zeros(inbox_words(part), dtype=torch.int64) for part in parts]
     addresses = torch.tensor([inbox.data_ptr() for inbox in inboxes])
     lasts = [last.clone() for _ in parts]

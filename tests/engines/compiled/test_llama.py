@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from random_models import FAMILIES, of_family, random_model, small
 from torch.nn.utils.rnn import pad_sequence
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from udaciheadline.checkpoints import growth, models
 from udaciheadline.engines.compiled.llama import Llama, rotary_frequencies
-from udaciheadline.records import Unsupported
 
 LENGTH, SLOTS = 96, 64
 LENGTHS = (17, 40, 1, 29)  # of prompts that are read together
@@ -23,20 +23,6 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-
-
-def small(**changes):
-    """The configuration of a Llama of a few thousand weights."""
-    sizes = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "head_dim": 16,
-        "intermediate_size": 48,
-        "vocab_size": 100,
-    }
-    return LlamaConfig(**sizes | changes)
 
 
 def shrunk(name):
@@ -54,25 +40,18 @@ def shrunk(name):
     )
 
 
-def random_model(config):
-    """A model whose norms are random too: transformers makes them all ones, which any mistake with them would pass."""
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config).eval()
-    for name, weight in model.named_parameters():
-        if "norm" in name:
-            torch.nn.init.normal_(weight, 1.0, 0.3)
-    return model
-
-
 def embedded(role):
     return models.load_model(models.resolve(models.EMBEDDED, "--model", role), device="cpu", dtype="float32")
 
 
-@pytest.fixture(scope="module", params=["main", "target", *growth.SHAPES])
+@pytest.fixture(scope="module", params=["main", "target", *growth.SHAPES, *FAMILIES])
 def pair(request):
     """transformers' model as the `reference`, and `ours` with the same weights."""
-    shape = request.param in growth.SHAPES
-    reference = random_model(shrunk(request.param)) if shape else embedded(request.param)
+    if request.param in FAMILIES:
+        reference = of_family(request.param)
+    else:
+        shape = request.param in growth.SHAPES
+        reference = random_model(shrunk(request.param)) if shape else embedded(request.param)
     return SimpleNamespace(reference=reference, ours=Llama(copy.deepcopy(reference), LENGTH))
 
 
@@ -147,12 +126,14 @@ def test_step_by_step_the_logits_are_those_of_the_whole_text(pair, count, writte
         close(found, torch.stack([last_logits(pair.reference, text) for text in texts]))
 
 
+@pytest.mark.parametrize("name", ["main", *FAMILIES])
 @torch.no_grad()
-def test_bfloat16_costs_no_more_precision_than_it_does_in_transformers(main_checkpoint):
-    reference = embedded("main")
+def test_bfloat16_costs_no_more_precision_than_it_does_in_transformers(name):
+    reference = of_family(name) if name in FAMILIES else embedded(name)
+    theirs = AutoModelForCausalLM.from_config(reference.config, dtype=torch.bfloat16).eval()
+    theirs.load_state_dict(reference.state_dict())
     tokens = random_tokens(Llama(copy.deepcopy(reference), LENGTH), 8, 50)
     exact = reference(tokens).logits
-    theirs = models.load_model(main_checkpoint, device="cpu", dtype="bfloat16")
     error = (theirs(tokens).logits.float() - exact).square().mean().sqrt()
     found = Llama(theirs, LENGTH)(tokens)
     assert found.dtype == torch.bfloat16
@@ -242,38 +223,6 @@ def test_llama3_keeps_high_frequencies_slows_low_ones_down_and_blends_in_between
     assert shares[-1] == 1 / LLAMA3["factor"]
     assert (shares.diff() <= 0).all()
     assert ((shares < 1) & (shares > 1 / LLAMA3["factor"])).sum() > 3
-
-
-# -- what it does not run --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["linear", "yarn"])
-def test_rotary_embeddings_of_another_type_are_refused_in_one_sentence(kind):
-    config = small(rope_parameters={"rope_type": kind, "rope_theta": 10000.0, "factor": 2.0})
-    reason = f"its rotary embeddings are of type '{kind}', and the compiled engine knows default and llama3"
-    with pytest.raises(Unsupported, match=f"^{reason}$"):
-        Llama(LlamaForCausalLM(config), LENGTH)
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"attention_bias": True}, "its attention_bias is True, and the compiled engine runs Llama with False"),
-        ({"mlp_bias": True}, "its mlp_bias is True, and the compiled engine runs Llama with False"),
-        ({"hidden_act": "gelu"}, "its hidden_act is 'gelu', and the compiled engine runs Llama with 'silu'"),
-    ],
-)
-def test_what_no_llama_of_meta_has_is_refused_in_one_sentence(changes, reason):
-    with pytest.raises(Unsupported, match=f"^{reason}$"):
-        Llama(LlamaForCausalLM(small(**changes)), LENGTH)
-
-
-def test_a_model_that_is_not_a_llama_is_refused_in_one_sentence():
-    config = MistralConfig(**{k: v for k, v in small().to_dict().items() if k in ("hidden_size", "vocab_size")})
-    config.num_hidden_layers, config.intermediate_size = 1, 48
-    reason = "it is a mistral model: the compiled engine runs Llama, use --engine transformers"
-    with pytest.raises(Unsupported, match=f"^{reason}$"):
-        Llama(MistralForCausalLM(config), LENGTH)
 
 
 # -- whose weights ---------------------------------------------------------------------------------------------------

@@ -6,11 +6,13 @@ A step of Llama-3.2-1B reads 2.5 GB, 0.6 ms on an H200, in some 80 products of a
 * **Fusion.** What is done to a vector between two products (norm, rotary embedding, activation, residual) is done
   by the kernel that reads it next or wrote it last. A norm is computed by every program that needs it: 4 KB from the
   cache are quicker than one more kernel.
-* **Programmatic dependent launch** (from compute capability 9.0 on): a kernel may start while its predecessor still
-  runs, and asks for its first weights before it waits for the vector they are multiplied with. The order in each kernel
-  is: load weights, wait, let the next one start. So a kernel runs ahead by one at most, and what was written by an
-  earlier one than its predecessor is there from the start.
-
+* **Programmatic dependent launch** (from compute capability 9.0 on): a kernel may start while its predecessors still
+  run, and asks for its first weights before it waits for the vector they are multiplied with. The order in each kernel
+  is: load weights, let the next one start, wait. A predecessor has waited in its turn, so behind the wait all that came
+  before is there; ahead of it a kernel reads what no kernel of the step writes (weights), or only its last (the place
+  of the token), and the step's first kernel lets nobody start before it has waited itself.
+* **Tiles.** A small model's product is over before its weights have come: what counts is that all of them are asked
+  for at once, before the wait. `tiles.py` chooses how many rows a program has, and how many columns a load.
 * **Push**: of several ranks, each has a part of what is to be added to the residual stream. The kernel that makes a
   part writes it into the memory of all ranks (`peers.py`), and the next one waits until all parts are there. A word
   carries its value and the number of the step, so that what has arrived needs no other sign (the LL protocol of NCCL,
@@ -21,6 +23,8 @@ A step of Llama-3.2-1B reads 2.5 GB, 0.6 ms on an H200, in some 80 products of a
 Vectors between kernels are float32, weights and cache in the model's dtype, products summed in float32.
 """
 
+from typing import NamedTuple
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -28,7 +32,52 @@ from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from udaciheadline.records import Unsupported
 
-ATTEND_SLOTS = {"one": 128, "many": 32}  # of the cache at a time: one text has the whole GPU, and waits for each turn
+# Of the cache at a time, and warps: one text has the whole GPU, and waits for each turn.
+ATTEND_SLOTS = {"one": 128, "many": 32}
+ATTEND_WARPS = {"one": 8, "many": 4}
+AFTER, BEFORE = 1, 2  # AHEAD: the next kernel may start after this one has waited, or before; 0: no kernel runs ahead
+
+
+class Norms(NamedTuple):
+    """Weights (d) of the norms that each query and each key goes through before it is turned, where there are such."""
+
+    q: Tensor | None
+    k: Tensor | None
+    eps: float
+
+
+NO_NORMS = Norms(None, None, 0.0)
+
+
+@triton.jit
+def take_turn(AHEAD: tl.constexpr):
+    """Waits for the predecessor, and lets the next kernel start."""
+    if AHEAD == 2:
+        gdc_launch_dependents()
+    if AHEAD != 0:
+        gdc_wait()
+    if AHEAD == 1:
+        gdc_launch_dependents()
+
+
+@triton.jit
+def load_tile(at, i: tl.constexpr, row, column, OUT, IN: tl.constexpr, COLUMNS: tl.constexpr, WHOLE: tl.constexpr):
+    """Tile i of rows of a matrix (OUT, IN), whose first tile is at `at` (rows, columns); WHOLE: no row is behind the
+    last one. Zeros behind the ends, over which only the last tile of a row reaches."""
+    if WHOLE and (i + 1) * COLUMNS <= IN:
+        weight = tl.load(at + i * COLUMNS)
+    else:
+        weight = tl.load(at + i * COLUMNS, mask=(row < OUT) & (i * COLUMNS + column < IN), other=0.0)
+    return weight
+
+
+@triton.jit
+def load_tiles(at, row, column, OUT, IN: tl.constexpr, COLUMNS: tl.constexpr, WHOLE: tl.constexpr, FIRST: tl.constexpr):
+    """The FIRST tiles of these rows."""
+    tiles = ()
+    for i in tl.static_range(FIRST):
+        tiles += (load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE),)  # type: ignore[assignment]
+    return tiles
 
 
 @triton.jit
@@ -55,71 +104,104 @@ def add_parts_kernel(
     SIZE: tl.constexpr, BLOCK: tl.constexpr, ADD: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """x (SIZE) = or += the sum of all ranks' parts (RANKS, SIZE) in this rank's inbox, in the same order on each."""
-    if AHEAD:
-        gdc_wait()
-        gdc_launch_dependents()
+    take_turn(AHEAD)
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     step = tl.load(step_ptr)
-    total = tl.load(x_ptr + i) if ADD else tl.zeros((BLOCK,), tl.float32)
+    total = tl.load(x_ptr + i, mask=i < SIZE, other=0.0) if ADD else tl.zeros((BLOCK,), tl.float32)
     for rank in tl.static_range(RANKS):
         total += arrived(inbox_ptr + rank * SIZE + i, step, i < SIZE)
-    tl.store(x_ptr + i, total)
+    tl.store(x_ptr + i, total, mask=i < SIZE)
 
 
 @triton.jit
 def project_kernel(
-    x_ptr, norm_ptr, weight_ptr, out_ptr, eps, inboxes_ptr, step_ptr, word,
-    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    NORM: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
+    x_ptr, norm_ptr, weight_ptr, bias_ptr, out_ptr, eps, inboxes_ptr, step_ptr, word,
+    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, FIRST: tl.constexpr,
+    GATED: tl.constexpr, ADD: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """out (OUT) = or += weight (OUT, IN) times x (IN), or its norm; GATED: weight is (2 OUT, IN), gate over up. Of
-    several RANKS, the result goes into their inboxes, from `word` on, instead."""
+    """out (OUT) = or += weight (OUT, IN) times x (IN), or its norm, plus a bias (OUT), where these are given; GATED:
+    weight is (2 OUT, IN), gate over up. Of several RANKS, the result goes into their inboxes, from `word` on, instead.
+
+    The FIRST tiles of a row are loaded before the wait. Vectors are loaded as if they had a row for each of the
+    matrix: a thread then finds in its registers what it multiplies, without a detour by way of shared memory.
+    """
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    at = weight_ptr + rows[:, None].to(tl.int64) * IN + columns[None, :]
-    weight = tl.load(at)
+    row, column = rows[:, None], tl.arange(0, COLUMNS)[None, :]
+    WHOLE: tl.constexpr = OUT % ROWS == 0
+    real = rows < OUT
+    each = tl.zeros((ROWS, 1), tl.int32) + column
+    at = weight_ptr + row.to(tl.int64) * IN + column
+    weights = load_tiles(at, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
     if GATED:
-        up_weight = tl.load(at + OUT * IN)
-    if AHEAD:
-        gdc_wait()
-        gdc_launch_dependents()
+        up_weights = load_tiles(at + OUT * IN, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
+    if norm_ptr is not None:
+        norms = load_tiles(norm_ptr + each, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
+    if bias_ptr is not None:
+        bias = tl.load(bias_ptr + rows, mask=real, other=0.0).to(tl.float32)
+    take_turn(AHEAD)
+    if ADD and RANKS == 1:
+        added = tl.load(out_ptr + rows, mask=real, other=0.0)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     up_total = tl.zeros((ROWS, COLUMNS), tl.float32)
-    squares = tl.zeros((COLUMNS,), tl.float32)
-    for start in tl.static_range(0, IN, COLUMNS):
-        x = tl.load(x_ptr + start + columns)
-        if NORM:
+    squares = tl.zeros((ROWS, COLUMNS), tl.float32)
+    for i in tl.static_range((IN + COLUMNS - 1) // COLUMNS):
+        x = load_tile(x_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
+        if norm_ptr is not None:
             squares += x * x
-            x *= tl.load(norm_ptr + start + columns).to(tl.float32)
-        total += weight.to(tl.float32) * x[None, :]
+            norm = norms[i] if i < FIRST else load_tile(norm_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
+            x *= norm.to(tl.float32)
+        weight = weights[i] if i < FIRST else load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE)
+        total += weight.to(tl.float32) * x
         if GATED:
-            up_total += up_weight.to(tl.float32) * x[None, :]
-        if start + COLUMNS < IN:
-            weight = tl.load(at + start + COLUMNS)
-            if GATED:
-                up_weight = tl.load(at + OUT * IN + start + COLUMNS)
+            up_at = at + OUT * IN
+            weight = up_weights[i] if i < FIRST else load_tile(up_at, i, row, column, OUT, IN, COLUMNS, WHOLE)
+            up_total += weight.to(tl.float32) * x
     y = tl.sum(total, 1)
     up = tl.sum(up_total, 1)
-    if NORM:  # dividing by the root of the mean square commutes with the product
-        scale = tl.rsqrt(tl.sum(squares, 0) / IN + eps)
+    if norm_ptr is not None:  # dividing by the root of the mean square commutes with the product
+        scale = tl.rsqrt(tl.sum(squares, 1) / IN + eps)
         y *= scale
         up *= scale
+    if bias_ptr is not None:
+        y += bias
     if GATED:
         y = y * tl.sigmoid(y) * up
     if RANKS > 1:
-        push(inboxes_ptr, word + rows, y, tl.load(step_ptr), rows < OUT, RANKS)
+        push(inboxes_ptr, word + rows, y, tl.load(step_ptr), real, RANKS)
     else:
         if ADD:
-            y += tl.load(out_ptr + rows)
-        tl.store(out_ptr + rows, y)
+            y += added
+        tl.store(out_ptr + rows, y, mask=real)
+
+
+@triton.jit
+def load_norm(ptr, d, other):
+    """Weights of a norm of heads, and those of the partners; None where there is no norm."""
+    if ptr is not None:
+        weights = (tl.load(ptr + d).to(tl.float32), tl.load(ptr + other).to(tl.float32))
+    else:
+        weights = (None, None)
+    return weights
+
+
+@triton.jit
+def rotated(x, partner, norm, partner_norm, cos, sin, eps, D: tl.constexpr, AXIS: tl.constexpr):
+    """Vectors x, whose D dimensions are its AXIS, turned, given each element's partner in a pair; before that, where
+    there is a norm, they go through it."""
+    if norm is not None:
+        scale = tl.rsqrt(tl.sum(x * x, AXIS, keep_dims=True) / D + eps)
+        x *= scale * norm
+        partner *= scale * partner_norm
+    return x * cos + partner * sin
 
 
 @triton.jit
 def attend_kernel(
-    qkv_ptr, cos_ptr, sin_ptr, place_ptr, keys_ptr, values_ptr, out_ptr, slots,
+    qkv_ptr, q_norm_ptr, k_norm_ptr, cos_ptr, sin_ptr, place_ptr, keys_ptr, values_ptr, out_ptr, slots, eps,
     Q: tl.constexpr, N: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """One token of each row: rotates its queries and key, puts key and value into the cache, and reads the cache.
+    """One token of each row: rotates its queries and key, which first go through their norms, where these are given,
+    puts key and value into the cache, and reads the cache.
 
     A program has one key-value head of one row, and the Q / N queries that share it, padded to GROUP for the matrix
     units. The softmax is computed block by block of the cache (FlashAttention, Dao et al. 2022,
@@ -139,20 +221,21 @@ def attend_kernel(
     sin = tl.load(sin_ptr + place * HALF + d % HALF)
     sin = tl.where(d < HALF, -sin, sin)
     other = (d + HALF) % D  # the partner in a rotated pair
-    if AHEAD:
-        gdc_wait()
-        gdc_launch_dependents()
+    q_norm, q_other = load_norm(q_norm_ptr, d, other)
+    k_norm, k_other = load_norm(k_norm_ptr, d, other)
+    take_turn(AHEAD)
     here = qkv_ptr + row * ((Q + 2 * N) * D)
     k_at = here + (Q + n) * D
-    key = (tl.load(k_at + d).to(tl.float32) * cos + tl.load(k_at + other).to(tl.float32) * sin).to(kind)
+    key, partner = tl.load(k_at + d).to(tl.float32), tl.load(k_at + other).to(tl.float32)
+    key = rotated(key, partner, k_norm, k_other, cos, sin, eps, D, 0).to(kind)
     value = tl.load(here + (Q + N + n) * D + d).to(kind)
     tl.store(keys_ptr + head + place * D + d, key)
     tl.store(values_ptr + head + place * D + d, value)
     q_at = here + (n * (Q // N) + g[:, None]) * D
     real = (g < Q // N)[:, None]
-    query = tl.load(q_at + d[None, :], mask=real, other=0.0).to(tl.float32) * cos[None, :]
-    query += tl.load(q_at + other[None, :], mask=real, other=0.0).to(tl.float32) * sin[None, :]
-    query = query.to(kind)
+    query = tl.load(q_at + d[None, :], mask=real, other=0.0).to(tl.float32)
+    partner = tl.load(q_at + other[None, :], mask=real, other=0.0).to(tl.float32)
+    query = rotated(query, partner, q_norm, q_other, cos, sin, eps, D, 1).to(kind)
     scale: tl.constexpr = D**-0.5
     top = tl.sum(query.to(tl.float32) * key.to(tl.float32)[None, :], 1) * scale
     total = tl.full((GROUP,), 1.0, tl.float32)
@@ -178,26 +261,29 @@ def attend_kernel(
 
 @triton.jit
 def best_kernel(
-    x_ptr, norm_ptr, weight_ptr, value_ptr, token_ptr, eps, vocabulary,
-    IN: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr, COLUMNS: tl.constexpr, AHEAD: tl.constexpr,
+    x_ptr, norm_ptr, weight_ptr, value_ptr, token_ptr,
+    IN: tl.constexpr, OUT: tl.constexpr, ROWS: tl.constexpr, TURNS: tl.constexpr, COLUMNS: tl.constexpr,
+    AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """Each program's best token and its logit, up to a positive factor that all share: the norm's scale changes no
-    order."""
-    columns = tl.arange(0, COLUMNS)
+    """Each program's best of OUT tokens and its logit, up to a positive factor that all share: the norm's scale changes
+    no order."""
+    column = tl.arange(0, COLUMNS)[None, :]
+    each = tl.zeros((ROWS, 1), tl.int32) + column
+    WHOLE: tl.constexpr = OUT % (ROWS * TURNS) == 0
     first = tl.program_id(0) * (ROWS * TURNS)
-    if AHEAD:
-        gdc_wait()
-        gdc_launch_dependents()
+    take_turn(AHEAD)
     best = float("-inf")
     token = 0
     for turn in tl.range(TURNS):
         rows = first + turn * ROWS + tl.arange(0, ROWS)
-        real = rows < vocabulary
+        row = rows[:, None]
+        real = rows < OUT
+        at = weight_ptr + row.to(tl.int64) * IN + column
         total = tl.zeros((ROWS, COLUMNS), tl.float32)
-        for start in tl.static_range(0, IN, COLUMNS):
-            x = tl.load(x_ptr + start + columns) * tl.load(norm_ptr + start + columns).to(tl.float32)
-            at = weight_ptr + rows[:, None].to(tl.int64) * IN + start + columns[None, :]
-            total += tl.load(at, mask=real[:, None], other=0.0).to(tl.float32) * x[None, :]
+        for i in tl.static_range((IN + COLUMNS - 1) // COLUMNS):
+            x = load_tile(x_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE)
+            x *= load_tile(norm_ptr + each, i, row, column, OUT, IN, COLUMNS, WHOLE).to(tl.float32)
+            total += load_tile(at, i, row, column, OUT, IN, COLUMNS, WHOLE).to(tl.float32) * x
         logits = tl.where(real, tl.sum(total, 1), float("-inf"))
         top, at_row = tl.max(logits, 0, return_indices=True, return_indices_tie_break_left=True)
         token = tl.where(top > best, first + turn * ROWS + at_row, token)
@@ -216,9 +302,7 @@ def pick_kernel(
     Of several RANKS, whose tokens begin with `first_token`, the best goes into all inboxes instead: its logit to
     `word`, and to the word RANKS behind it the token, whose bits travel as a float's.
     """
-    if AHEAD:
-        gdc_wait()
-        gdc_launch_dependents()
+    take_turn(AHEAD)
     i = tl.arange(0, SIZE)
     values = tl.load(value_ptr + i, mask=i < count, other=float("-inf"))
     best, where = tl.max(values, 0, return_indices=True, return_indices_tie_break_left=True)
@@ -238,9 +322,7 @@ def agree_kernel(
 ):
     """The best of all ranks' tokens, the first rank's where they are equal; the text goes one slot further, and the
     number of the step by one."""
-    if AHEAD:
-        gdc_wait()
-        gdc_launch_dependents()
+    take_turn(AHEAD)
     step = tl.load(step_ptr)
     rank = tl.arange(0, SIZE)
     values = tl.where(rank < RANKS, arrived(inbox_ptr + rank, step, rank < RANKS), float("-inf"))
@@ -257,10 +339,11 @@ def embed_kernel(
     IN: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     """x (IN) of the last token. Of several RANKS, the one that has its row gives it, the others zeros: all inboxes get
-    these parts, from `word` on."""
-    if AHEAD:
-        gdc_wait()
-        gdc_launch_dependents()
+    these parts, from `word` on.
+
+    It is the step's first kernel: whoever runs ahead of its wait must not start before the last step has ended.
+    """
+    take_turn(1 if AHEAD else 0)
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     own = tl.load(last_ptr) - first_token
     mine = (own >= 0) & (own < vocabulary) & (columns < IN)
@@ -268,7 +351,7 @@ def embed_kernel(
     if RANKS > 1:
         push(inboxes_ptr, word + columns, row, tl.load(step_ptr), columns < IN, RANKS)
     else:
-        tl.store(x_ptr + columns, row)
+        tl.store(x_ptr + columns, row, mask=columns < IN)
 
 
 def check(head_dim: int) -> None:
@@ -280,12 +363,21 @@ def check(head_dim: int) -> None:
         )
 
 
-def attend(cos: Tensor, sin: Tensor, place: Tensor, qkv: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def attend(
+    cos: Tensor,
+    sin: Tensor,
+    place: Tensor,
+    qkv: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    norms: Norms = NO_NORMS,
+) -> Tensor:
     """What one token of each row reads, (m, q * d): qkv (m, q + 2n, d) of tokens at their `place` (m), which are put
-    into the first m rows of keys and values (b, n, slots, d); cos and sin (length, 1, d/2) turn queries and keys."""
+    into the first m rows of keys and values (b, n, slots, d); cos and sin (length, 1, d/2) turn queries and keys, which
+    go through their `norms` first."""
     heads = qkv.shape[1] - 2 * keys.shape[1]
     out = qkv.new_empty(len(qkv), heads * keys.shape[3])
-    launch_attend(cos, sin, qkv, place, keys, values, out, "many", {"AHEAD": False, "num_warps": 4})
+    launch_attend(cos, sin, qkv, place, keys, values, out, norms, "many", {"AHEAD": 0})
     return out
 
 
@@ -297,14 +389,16 @@ def launch_attend(
     keys: Tensor,
     values: Tensor,
     out: Tensor,
+    norms: Norms,
     texts: str,
-    ahead: dict[str, int | bool],
+    options: dict[str, int | bool],
 ) -> None:
-    """`attend` into `out`, for "one" or "many" `texts`; `ahead` are options of the launch."""
+    """`attend` into `out`, for "one" or "many" `texts`; `options` are those of the launch."""
     _, kv_heads, slots, head_dim = keys.shape
     heads = out.numel() // len(place) // head_dim
     group = max(16, triton.next_power_of_2(heads // kv_heads))
     attend_kernel[(len(place), kv_heads)](
-        qkv, cos, sin, place, keys, values, out, slots,
-        Q=heads, N=kv_heads, D=head_dim, GROUP=group, BLOCK=ATTEND_SLOTS[texts], **ahead,
+        qkv, norms.q, norms.k, cos, sin, place, keys, values, out, slots, norms.eps,
+        Q=heads, N=kv_heads, D=head_dim, GROUP=group, BLOCK=ATTEND_SLOTS[texts],
+        num_warps=ATTEND_WARPS[texts], **options,
     )  # fmt: skip

@@ -11,7 +11,10 @@ decide what comes next. Three things make that possible:
 
 Shapes: m tokens, b rows, t tokens a row, s slots, hidden h, intermediate f; q query heads, n key-value heads of
 dimension d. Llama: Touvron et al. 2023 (https://arxiv.org/abs/2302.13971), with the grouped queries of Ainslie et al.
-2023 (https://arxiv.org/abs/2305.13245).
+2023 (https://arxiv.org/abs/2305.13245). Others are Llamas but for little: Mistral but for a window that none of our
+texts fills (Jiang et al. 2023, https://arxiv.org/abs/2310.06825), Qwen2 but for biases of queries, keys and values
+(Yang et al. 2024, https://arxiv.org/abs/2407.10671), Qwen3 but for norms of each query and key (Yang et al. 2025,
+https://arxiv.org/abs/2505.09388).
 """
 
 import math
@@ -23,9 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from udaciheadline.checkpoints.division import Stage, local
+from udaciheadline.checkpoints.division import Share, Stage, head_dim
 from udaciheadline.engines.compiled.ranks import Alone, Split
 from udaciheadline.records import Unsupported
+
+FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+"""The models that are Llamas here: `model_type` in a configuration, and what people call it."""
+
+MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
 
 Attention = Callable[..., Tensor]
 """From queries, keys and values (m, q + 2n, d) before rotation, and a layer's part of the cache, to what each token
@@ -35,16 +43,17 @@ Cache = Sequence[tuple[Tensor, ...]]
 """Keys and values of each layer, (b, n, s, d) both; nothing where no step follows."""
 
 
-def project(x: Tensor, weight: Tensor) -> Tensor:
-    """x (m, i) times weight (o, i), transposed: (m, o).
+def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (m, i) times weight (o, i), transposed, plus bias (o): (m, o).
 
     For a single token there is no matrix to multiply, only a weight to read. Written out as products and sums, a
     compiler fuses it with the norm before and the activation after it, which a call into a library of matrix products
     does not allow. Sums are kept in float32, as the library does.
     """
     if len(x) == 1 and torch.compiler.is_compiling():
-        return (x.float() * weight.float()).sum(-1, dtype=torch.float32).to(x.dtype)[None]
-    return F.linear(x, weight)
+        y = (x.float() * weight.float()).sum(-1, dtype=torch.float32)
+        return (y if bias is None else y + bias).to(x.dtype)[None]
+    return F.linear(x, weight, bias)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -90,13 +99,19 @@ class Layer(nn.Module):
         super().__init__()
         self.ranks = ranks
         attention, mlp = source.self_attn, source.mlp
-        self.head_dim, self.eps = config.head_dim, config.rms_norm_eps
+        self.head_dim, self.eps = head_dim(config), config.rms_norm_eps
         self.attention_norm = _weight(source.input_layernorm)  # (h)
-        self.qkv = _weight(attention.q_proj, attention.k_proj, attention.v_proj)  # ((q + 2n)d, h)
+        projections = attention.q_proj, attention.k_proj, attention.v_proj
+        self.qkv = _weight(*projections)  # ((q + 2n)d, h)
+        self.qkv_bias = None if attention.q_proj.bias is None else _weight(*projections, name="bias")  # ((q + 2n)d)
+        self.q_norm = _weight(attention.q_norm) if hasattr(attention, "q_norm") else None  # (d)
+        self.k_norm = _weight(attention.k_norm) if hasattr(attention, "k_norm") else None  # (d)
         self.out = _weight(attention.o_proj)  # (h, qd)
         self.mlp_norm = _weight(source.post_attention_layernorm)  # (h)
         self.gate_up = _weight(mlp.gate_proj, mlp.up_proj)  # (2f, h)
         self.down = _weight(mlp.down_proj)  # (h, f)
+        self.heads = self.out.shape[1] // self.head_dim
+        self.kv_heads = (len(self.qkv) // self.head_dim - self.heads) // 2
 
     def forward(
         self, x: Tensor, attention: Attention, memory: tuple[Tensor, ...], keep: Tensor | None = None
@@ -108,7 +123,12 @@ class Layer(nn.Module):
 
     def before(self, x: Tensor) -> Tensor:
         """Queries, keys and values (m, q + 2n, d) of x (m, h)."""
-        return project(rms_norm(x, self.attention_norm, self.eps), self.qkv).view(len(x), -1, self.head_dim)
+        y = project(rms_norm(x, self.attention_norm, self.eps), self.qkv, self.qkv_bias)
+        y = y.view(len(x), -1, self.head_dim)
+        if self.q_norm is None or self.k_norm is None:
+            return y
+        q, k, v = y.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        return torch.cat((rms_norm(q, self.q_norm, self.eps), rms_norm(k, self.k_norm, self.eps), v), dim=1)
 
     def after(self, x: Tensor, read: Tensor) -> Tensor:
         """x (m, h), with what attention read (m, qd), to (m, h)."""
@@ -122,29 +142,26 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """The model, filled from a transformers Llama, whose weights it takes over layer by layer: `source` is of no use
-    afterwards, and no second copy of the weights is ever held.
+    """The model, filled from a transformers Llama or another of the FAMILIES, whose weights it takes over layer by
+    layer: `source` is of no use afterwards, and no second copy of the weights is ever held.
 
-    `length` is the longest text in tokens, prompt and headline together. From a source that is split over ranks
-    (`checkpoints/division.py`) it takes this rank's part: its heads, its channels, its rows of the vocabulary. Of a
-    `stage`, source has just the layers; the first has the embedding, the last the head. Raises Unsupported for a model
-    that is not a Llama, or has something that no Llama of Meta's has.
+    `length` is the longest text in tokens, prompt and headline together. Of several ranks, source is this one's
+    `stage`, of which the first has the embedding and the last the head, or its `share` of every layer and of the
+    vocabulary (`checkpoints/division.py`). Raises Unsupported for a model of another family, or with something that
+    these do not have as published.
     """
 
-    def __init__(self, source: Any, length: int, stage: Stage | None = None) -> None:
+    def __init__(self, source: Any, length: int, stage: Stage | None = None, share: Share | None = None) -> None:
         super().__init__()
         config = source.config
         check(config)
         self.stage = stage or Stage(range(config.num_hidden_layers), config.num_hidden_layers)
-        self.head_dim = config.head_dim
+        self.ranks = Split(share) if share else Alone()
+        self.head_dim = head_dim(config)
         self.eps, self.length = config.rms_norm_eps, length
         self.vocabulary = config.vocab_size
-        # It is the layers that say how many ranks there are: a plan may leave the embedding whole.
-        own_heads = len(local(source.model.layers[0].self_attn.q_proj.weight)) // config.head_dim
-        ranks = config.num_attention_heads // own_heads
-        self.ranks = Alone() if ranks == 1 else Split(self.vocabulary // ranks)
-        embedding = self.ranks.own(_weight(source.model.embed_tokens))  # (vocabulary, h)
-        head = embedding if config.tie_word_embeddings else self.ranks.own(_weight(source.lm_head))
+        embedding = _weight(source.model.embed_tokens)  # (vocabulary, h)
+        head = embedding if config.tie_word_embeddings else _weight(source.lm_head)
         self.embedding: Any = embedding if self.stage.first else None
         self.head: Any = head if self.stage.last else None
         self.norm = _weight(source.model.norm)
@@ -153,9 +170,8 @@ class Llama(nn.Module):
         for i in range(config.num_hidden_layers):
             self.layers.append(Layer(source.model.layers[i], config, self.ranks))  # type: ignore[attr-defined]
             source.model.layers[i] = nn.Identity()
-        self.heads = self.layers[0].out.shape[1] // config.head_dim
-        self.kv_heads = (len(self.layers[0].qkv) // config.head_dim - self.heads) // 2
-        angles = torch.outer(torch.arange(length), rotary_frequencies(config.head_dim, config.rope_parameters))
+        self.heads, self.kv_heads = self.layers[0].heads, self.layers[0].kv_heads
+        angles = torch.outer(torch.arange(length), rotary_frequencies(self.head_dim, config.rope_parameters))
         angles = angles.to(self.device)[:, None]  # (length, 1, d/2)
         self.cos, self.sin = angles.cos(), angles.sin()
 
@@ -281,18 +297,25 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
     return (shares[..., None] * values[:, :, None]).sum(-2).to(q.dtype)
 
 
-def _weight(*modules: Any) -> nn.Parameter:
-    """Their weights, or this rank's parts of them, one under the other."""
-    weights = [local(module.weight.detach()) for module in modules]
+def _weight(*modules: Any, name: str = "weight") -> nn.Parameter:
+    """Their weights (or biases), one under the other."""
+    weights = [getattr(module, name).detach() for module in modules]
     return nn.Parameter(weights[0] if len(weights) == 1 else torch.cat(weights), requires_grad=False)
 
 
 def check(config: Any) -> None:
-    """Raises Unsupported for the configuration of a model that is not a Llama as Meta's are."""
-    if config.model_type != "llama":
+    """Raises Unsupported for the configuration of a model that is none of the FAMILIES as they were published."""
+    if config.model_type not in FAMILIES:
+        *others, last = FAMILIES.values()
         raise Unsupported(
-            f"it is a {config.model_type} model: the compiled engine runs Llama, use --engine transformers"
+            f"it is a {config.model_type} model, and the compiled engine runs {', '.join(others)} and {last}"
         )
     for name, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
-        if (value := getattr(config, name)) != expected:
-            raise Unsupported(f"its {name} is {value!r}, and the compiled engine runs Llama with {expected!r}")
+        if (value := getattr(config, name, expected)) != expected:
+            raise Unsupported(f"its {name} is {value!r}, and the compiled engine runs models with {expected!r}")
+    window = getattr(config, "sliding_window", None)  # None where a Qwen has one that it does not use
+    if window is not None and window < MAX_LENGTH:
+        raise Unsupported(
+            f"its tokens read only the last {window} tokens (sliding_window), and the compiled engine reads texts of "
+            f"up to {MAX_LENGTH} whole"
+        )

@@ -27,18 +27,16 @@ from typing import Any
 import torch
 from torch import distributed
 
-from udaciheadline.checkpoints.division import Stage
-from udaciheadline.data.prompts import extract_headline
-from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
-from udaciheadline.engines.compiled.llama import Llama
+from udaciheadline.checkpoints.division import Share, Stage
+from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
+from udaciheadline.engines.compiled.llama import MAX_LENGTH, Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import Limit, check_articles, end_tokens, fitting, likelihood, with_ends
+from udaciheadline.engines.texts import Ending, Limit, Texts, fitting
 from udaciheadline.records import BuildInfo, Generation, Unsupported, UsageError
 
-MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}  # of prompts read together: enough to keep the device busy
 PIPELINED_SHARE = 4  # of them for a stage: as long as it reads the first group, those behind it have nothing to do
@@ -61,12 +59,13 @@ class _Text:
 
 
 class CompiledEngine:
-    """Greedy headlines from a transformers Llama, whose weights it takes over (`source` is of no use afterwards).
+    """Greedy headlines from a transformers Llama, or another of `llama.FAMILIES`, whose weights it takes over (`source`
+    is of no use afterwards).
 
     With `alone`, what a single prompt needs is compiled at once, otherwise when the first one comes. `details` are the
-    technique's own figures, passed through to the report. With a `stage`, source has just its layers, and this is one
-    rank of a pipeline. Raises Unsupported for a model that is not a Llama, or has too many layers to compile on this
-    CPU, and UsageError where compiling fails.
+    technique's own figures, passed through to the report. Of several ranks, source is the model of this one's `stage`
+    or `share`. Raises Unsupported for a model of another family, or with too many layers to compile on
+    this CPU, and UsageError where compiling fails.
     """
 
     def __init__(
@@ -75,17 +74,26 @@ class CompiledEngine:
         tokenizer: Any,
         *,
         max_new_tokens: int,
+        stop: str = "newline",
         alone: bool = True,
         details: dict[str, float] | None = None,
         stage: Stage | None = None,
+        share: Share | None = None,
     ) -> None:
         self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
-        self._ends = end_tokens(source, tokenizer)
-        parameters = source.num_parameters()
-        own = Limit(MAX_LENGTH, "the compiled engine takes", "cut the article")
-        self._limit = min(Limit.of(source), own, key=lambda limit: limit.tokens)
-        self._model = Llama(source, MAX_LENGTH, stage)
+        self._ending = Ending(source, tokenizer, stop)
+        parameters = share.parameters if share else source.num_parameters()
+        self._model = Llama(source, MAX_LENGTH, stage, share)
         self._line = Line() if stage else None
+        own = Limit(MAX_LENGTH, "the compiled engine takes", "cut the article")
+        self.texts = Texts(
+            tokenizer,
+            partial(self._line.logits, self._model) if self._line else self._model,
+            self._model.device,
+            stop=stop,
+            limit=min(Limit.of(source), own, key=lambda limit: limit.tokens),
+            max_new_tokens=max_new_tokens,
+        )
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
@@ -119,7 +127,7 @@ class CompiledEngine:
             pass_bytes=self._line.total(pass_bytes, self._model.device) if self._line else pass_bytes,
             layer_parameters=layer_parameters,
             head_parameters=self._model.head.numel() if self._model.stage.last else 0,
-            details=with_ends(details, self._ends),
+            details=(details or {}) | self._ending.details(),
         )
         self._threads_alone = max(1, min(self._threads, pass_bytes // THREAD_BYTES))
         try:
@@ -132,10 +140,6 @@ class CompiledEngine:
                 f"torch.compile failed ({reason}): on a CPU it needs g++ and the headers of Python (python3-dev)"
             ) from error
 
-    def check(self, prompts: list[str], headlines: list[str]) -> None:
-        """Raises UsageError where one of these articles is longer than this engine takes."""
-        check_articles(self._limit, self._tokenizer, self._max_new_tokens, prompts, headlines)
-
     @torch.no_grad()
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Greedy headlines, at most `batch_size` in flight at a time (default: all); tokenisation is not timed.
@@ -145,8 +149,7 @@ class CompiledEngine:
         """
         if not prompts:
             return []
-        encoded = self._tokenizer(prompts)["input_ids"]
-        self._limit.check(encoded, [self._max_new_tokens] * len(encoded))
+        encoded = self.texts.encode(prompts)
 
         def job(size: int) -> tuple[list[_Text], float, float]:
             texts = [_Text(ids) for ids in encoded]
@@ -156,7 +159,7 @@ class CompiledEngine:
         size, (texts, start, seconds) = fitting(size, job, self._ranks)
         return [
             Generation(
-                headline=extract_headline(str(self._tokenizer.decode(text.new, skip_special_tokens=True))),
+                headline=self.texts.headline(text.new),
                 token_ids=tuple(text.new),
                 seconds=seconds,
                 first_token_seconds=text.first_token_at - start,
@@ -166,14 +169,16 @@ class CompiledEngine:
             for text in texts
         ]
 
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
-        """Mean negative log-likelihood, in nats per token, of each headline after its prompt (teacher-forced)."""
-        logits = partial(self._line.logits, self._model) if self._line else self._model
-        return likelihood(logits, self._tokenizer, self._model.device, self._limit, prompts, headlines)
+    def warm_up(self, prompts: list[str]) -> list[int]:
+        """The longest prompt, for which rows are made, and on a GPU one for each graph that reads prompts."""
+        if self._device == "cpu":
+            return self.texts.longest(prompts, 1)
+        graphs = self._ranks == 1 or self._peers or self._line
+        return self.texts.one_of_each_length(prompts, PROMPT_BUCKET if graphs else 1)
 
     def close(self) -> None:
         """Drops the model."""
-        del self._model, self._rows
+        del self._model, self._rows, self.texts
 
     def _work(self, texts: list[_Text], size: int) -> tuple[float, float]:
         """Makes the headlines, `size` texts at a time: when that began, and the seconds it took."""
@@ -216,7 +221,7 @@ class CompiledEngine:
                 return GraphedRow(self._model, slots, self._peers)
             return GraphedRows(self._model, count, slots)
         if count == 1 and self._compiles:
-            return CompiledRow(self._model, slots, sorted(self._ends), self._max_new_tokens)
+            return CompiledRow(self._model, slots, self._ending, self._max_new_tokens)
         return Rows(self._model, count, slots)
 
     def _flow(self, rows: Rows, waiting: deque[_Text]) -> Iterator[bool]:
@@ -287,7 +292,7 @@ class CompiledEngine:
                 text.first_token_at = now
             for token in new:
                 text.new.append(token)
-                if token in self._ends or len(text.new) == self._max_new_tokens:
+                if self._ending.has_come(text.new) or len(text.new) == self._max_new_tokens:
                     text.done = True
                     flying[text.row] = None
                     break

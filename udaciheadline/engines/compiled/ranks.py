@@ -1,22 +1,22 @@
 """What the ranks of one model tell each other while they compute: sums, and who has the best token.
 
-A rank of a split model (`checkpoints/division.py`) has some heads and channels of every layer, and an equal part of the
+A rank of a split model (`checkpoints/division.py`) has some heads and channels of every layer, and a part of the
 vocabulary: rows of the embedding and of the head. `Alone` is the model that is whole, to which nobody has anything to
 say.
 """
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
+
+from udaciheadline.checkpoints.division import Share
 
 
 class Alone:
-    """One rank, which has everything."""
+    """One rank, which has everything, from the first token of the vocabulary on."""
 
     count = 1
-
-    def own(self, weight: nn.Parameter) -> nn.Parameter:
-        """This rank's rows of a weight with a row a token, of which it has these, or still all."""
-        return weight
+    first_token = 0
 
     def total(self, x: Tensor) -> Tensor:
         """The sum of x over all ranks."""
@@ -36,16 +36,11 @@ class Alone:
 
 
 class Split(Alone):
-    """All ranks of the process group, each with `rows` rows of the vocabulary."""
+    """All ranks of the process group, of which this one has `share`."""
 
-    def __init__(self, rows: int) -> None:
-        self.count, self.rank = distributed.get_world_size(), distributed.get_rank()
-        self.rows, self.first_token = rows, self.rank * rows
-
-    def own(self, weight: nn.Parameter) -> nn.Parameter:
-        if len(weight) == self.rows:
-            return weight
-        return nn.Parameter(weight.detach()[self.first_token :][: self.rows].clone(), requires_grad=False)
+    def __init__(self, share: Share) -> None:
+        self.count, self._tokens = share.ranks, share.tokens
+        self.first_token = share.tokens[share.rank].start
 
     def total(self, x: Tensor) -> Tensor:
         """In the place of x."""
@@ -55,7 +50,7 @@ class Split(Alone):
     def embed(self, tokens: Tensor, embedding: Tensor) -> Tensor:
         """The rank that has a token's row gives it, the others zeros."""
         own = tokens - self.first_token
-        mine = (own >= 0) & (own < self.rows)
+        mine = (own >= 0) & (own < len(embedding))
         return self.total(F.embedding(own * mine, embedding) * mine[:, None])
 
     def greedy(self, logits: Tensor) -> Tensor:
@@ -65,7 +60,9 @@ class Split(Alone):
         return tokens.gather(0, values.argmax(0)[None])[0]
 
     def whole(self, logits: Tensor) -> Tensor:
-        return self._of_all(logits).transpose(0, 1).flatten(1)
+        most = max(map(len, self._tokens))
+        parts = self._of_all(F.pad(logits, (0, most - logits.shape[1])))
+        return torch.cat([part[:, : len(own)] for part, own in zip(parts, self._tokens, strict=True)], dim=1)
 
     def _of_all(self, x: Tensor) -> Tensor:
         """x (...) of all ranks, (ranks, ...)."""

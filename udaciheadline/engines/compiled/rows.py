@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
 from udaciheadline.engines.compiled.llama import Llama
+from udaciheadline.engines.texts import Ending
 
 
 class Tokens:
@@ -108,9 +109,10 @@ class CompiledRow(Rows):
     even calling a compiled function costs nearly half as much as a step of a small model.
     """
 
-    def __init__(self, model: Llama, slots: int, ends: Sequence[int], new_tokens: int) -> None:
+    def __init__(self, model: Llama, slots: int, ending: Ending, new_tokens: int) -> None:
         super().__init__(model, 1, slots)
-        self._ends, self._steps = torch.tensor(ends, dtype=torch.long), new_tokens - 1  # of ends there may be none
+        self._steps = new_tokens - 1
+        self._ends, self._breaks, self._blanks = ending.tables(model.vocabulary)
         # The calls between the kernels are in C++ too; and what took five operations (a norm) is kept, not computed
         # anew for each row of weights that reads it, which takes a seventh off a step.
         options: dict[str, Any] = {"cpp_wrapper": True, "realize_opcount_threshold": 5}
@@ -131,16 +133,25 @@ class CompiledRow(Rows):
     def _write(self, last: Tensor, place: Tensor, *cache: Tensor) -> Tensor:
         """Tokens (steps) after the last one of a text that was read up to `place`."""
 
-        def unfinished(step: Tensor, last: Tensor, *_: Tensor) -> Tensor:
-            return (step < self._steps) & ~(last == self._ends).any()
+        def unfinished(step: Tensor, last: Tensor, has_text: Tensor, *_: Tensor) -> Tensor:
+            return (step < self._steps) & ~(self._ends[last] | (self._breaks[last] & has_text)).any()
 
-        def body(step: Tensor, last: Tensor, place: Tensor, made: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
+        def body(
+            step: Tensor, last: Tensor, has_text: Tensor, place: Tensor, made: Tensor, *cache: Tensor
+        ) -> tuple[Tensor, ...]:
             # A loop's body may not change what it is given, so it works on a copy: some kilobytes, in the CPU's cache.
             copied = [tensor.clone() for tensor in cache]
             pairs = list(zip(copied[::2], copied[1::2], strict=True))
             last = self._model.ranks.greedy(self._model.decode(last, place, pairs))
-            return (step + 1, last, place + 1, made.index_copy(0, step[None], last), *copied)
+            return (
+                step + 1,
+                last,
+                has_text | ~self._blanks[last],
+                place + 1,
+                made.index_copy(0, step[None], last),
+                *copied,
+            )
 
         made = last.new_zeros(max(self._steps, 1))
-        start = (torch.zeros((), dtype=torch.long), last.clone(), place.clone(), made, *cache)
-        return while_loop(unfinished, body, start)[3]
+        start = (torch.zeros((), dtype=torch.long), last.clone(), ~self._blanks[last], place.clone(), made, *cache)
+        return while_loop(unfinished, body, start)[4]

@@ -8,15 +8,13 @@ import triton
 from torch import Tensor
 
 from udaciheadline.engines.compiled import kernels
+from udaciheadline.engines.compiled.tiles import HEAD_ROWS, tile
 
 if TYPE_CHECKING:
     from udaciheadline.engines.compiled.llama import Cache, Llama
     from udaciheadline.engines.compiled.peers import Peers
 
-ROWS = 8  # of a matrix a program multiplies, fewer where this does not divide it
-GATED_ROWS = 2  # of gate and of up
-COLUMNS = 1024  # at a time
-HEAD_ROWS = 32  # of the head's matrix a program compares
+BLOCK = 1024  # elements of a vector that a program copies or sums
 
 
 def inbox_words(model: "Llama") -> int:
@@ -47,11 +45,12 @@ class Step:
             self._programs = triton.cdiv(len(model.head), HEAD_ROWS)
             self._values = last.new_empty(self._programs, dtype=torch.float32)
             self._tokens = last.new_empty(self._programs, dtype=torch.int32)
-        self._columns = _dividing(hidden, COLUMNS)
+        self._block = min(triton.next_power_of_2(hidden), BLOCK)
         self._inboxes = (None, None) if peers is None else (peers.inboxes, peers.step)
-        self._first_token = peers.rank * len(model.embedding) if peers else 0
+        self._first_token = model.ranks.first_token
         ahead = last.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(last.device) >= (9, 0)
-        self._ahead = {"AHEAD": True, "launch_pdl": True} if ahead else {"AHEAD": False}
+        self._ahead = {"AHEAD": kernels.BEFORE, "launch_pdl": True} if ahead else {"AHEAD": 0}
+        self._processors = torch.cuda.get_device_properties(last.device).multi_processor_count if last.is_cuda else 1
 
     def __call__(self) -> None:
         """Launches a step."""
@@ -64,9 +63,11 @@ class Step:
         if model.stage.first:
             yield from self._embed()
         for i, (layer, (keys, values)) in enumerate(zip(model.layers, self._cache, strict=True)):
-            self._project(self.x, layer.qkv, self._qkv, norm=layer.attention_norm)
-            warps = {"num_warps": 8} | self._ahead
-            kernels.launch_attend(model.cos, model.sin, self._qkv, self._place, keys, values, self._read, "one", warps)
+            self._project(self.x, layer.qkv, self._qkv, norm=layer.attention_norm, bias=layer.qkv_bias)
+            kernels.launch_attend(
+                model.cos, model.sin, self._qkv, self._place, keys, values, self._read,
+                kernels.Norms(layer.q_norm, layer.k_norm, model.eps), "one", self._ahead,
+            )  # fmt: skip
             yield from self._add(self._read, layer.out, 2 * i + 1)
             self._project(self.x, layer.gate_up, self._active, norm=layer.mlp_norm, gated=True)
             yield from self._add(self._active, layer.down, 2 * i + 2)
@@ -77,9 +78,9 @@ class Step:
 
     def _embed(self) -> Iterator[None]:
         model, hidden = self._model, len(self.x)
-        kernels.embed_kernel[(hidden // self._columns,)](
+        kernels.embed_kernel[(triton.cdiv(hidden, self._block),)](
             self._last, model.embedding, self.x, *self._inboxes, self._at(0), self._first_token, len(model.embedding),
-            IN=hidden, COLUMNS=self._columns, RANKS=model.ranks.count, num_warps=4, **self._ahead,
+            IN=hidden, COLUMNS=self._block, RANKS=model.ranks.count, num_warps=4, **self._ahead,
         )  # fmt: skip
         yield from self._add_parts(0)
 
@@ -94,9 +95,9 @@ class Step:
         yield
         hidden, ranks = len(self.x), self._peers.count
         parts = self._peers.inbox[number * ranks * hidden :]
-        kernels.add_parts_kernel[(hidden // self._columns,)](
+        kernels.add_parts_kernel[(triton.cdiv(hidden, self._block),)](
             self.x, parts, self._peers.step,
-            SIZE=hidden, BLOCK=self._columns, ADD=number > 0, RANKS=ranks, num_warps=4, **self._ahead,
+            SIZE=hidden, BLOCK=self._block, ADD=number > 0, RANKS=ranks, num_warps=4, **self._ahead,
         )  # fmt: skip
 
     def _at(self, number: int) -> int:
@@ -105,9 +106,11 @@ class Step:
 
     def _pick(self) -> Iterator[None]:
         model, hidden, peers = self._model, len(self.x), self._peers
+        shape = tile(len(model.head), hidden, model.head.element_size(), False, self._processors)
         kernels.best_kernel[(self._programs,)](
-            self.x, model.norm, model.head, self._values, self._tokens, model.eps, len(model.head),
-            IN=hidden, ROWS=ROWS, TURNS=HEAD_ROWS // ROWS, COLUMNS=self._columns, num_warps=4, **self._ahead,
+            self.x, model.norm, model.head, self._values, self._tokens,
+            IN=hidden, OUT=len(model.head), ROWS=shape.rows, TURNS=HEAD_ROWS // shape.rows, COLUMNS=shape.columns,
+            num_warps=shape.warps, **self._ahead,
         )  # fmt: skip
         slots, size = self._cache[0][0].shape[2], triton.next_power_of_2(self._programs)
         at = 0 if peers is None else len(peers.inbox) - 2 * peers.count + peers.rank
@@ -130,19 +133,14 @@ class Step:
         weight: Tensor,
         out: Tensor,
         norm: Tensor | None = None,
+        bias: Tensor | None = None,
         gated: bool = False,
         add: bool = False,
         pushed: int | None = None,
     ) -> None:
-        rows = _dividing(len(out), GATED_ROWS if gated else ROWS)
-        kernels.project_kernel[(len(out) // rows,)](
-            x, weight if norm is None else norm, weight, out, self._model.eps, *self._inboxes, pushed or 0,
-            IN=len(x), OUT=len(out), ROWS=rows, COLUMNS=_dividing(len(x), COLUMNS),
-            NORM=norm is not None, GATED=gated, ADD=add,
-            RANKS=1 if pushed is None else self._model.ranks.count, num_warps=4, **self._ahead,
+        shape = tile(len(out), len(x), weight.element_size(), gated, self._processors)
+        kernels.project_kernel[(triton.cdiv(len(out), shape.rows),)](
+            x, norm, weight, bias, out, self._model.eps, *self._inboxes, pushed or 0,
+            IN=len(x), OUT=len(out), ROWS=shape.rows, COLUMNS=shape.columns, FIRST=shape.first, GATED=gated, ADD=add,
+            RANKS=1 if pushed is None else self._model.ranks.count, num_warps=shape.warps, **self._ahead,
         )  # fmt: skip
-
-
-def _dividing(n: int, most: int) -> int:
-    """The largest power of two up to `most` that divides n."""
-    return min(n & -n, most)
