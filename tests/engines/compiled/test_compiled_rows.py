@@ -34,7 +34,7 @@ def test_a_text_that_is_too_long_is_refused_in_one_sentence_with_both_numbers(bu
     count = len(tokenizer(prompt)["input_ids"])
     reason = (
         f"article 2: its prompt of {count} tokens and the 25 of a headline are more than the {MAX_LENGTH} that the "
-        "compiled engine takes: cut the article, or give a model for longer texts"
+        "compiled engine takes: cut the article"
     )
     with pytest.raises(UsageError, match=f"^{reason}$"):
         build().generate(["short", prompt])
