@@ -151,14 +151,20 @@ def with_an_unknown_architecture(folder):
 
 
 @pytest.mark.parametrize(
-    "spoil", [with_pickled_weights, with_a_wrong_shape, with_truncated_weights, with_an_unknown_architecture]
+    ("spoil", "reason"),
+    [
+        (with_pickled_weights, "it cannot be loaded as a causal language model"),
+        (with_a_wrong_shape, "it cannot be loaded as a causal language model"),
+        (with_truncated_weights, "it cannot be loaded as a causal language model"),
+        (with_an_unknown_architecture, "its configuration cannot be loaded"),
+    ],
 )
-def test_a_checkpoint_that_cannot_be_loaded_is_a_usage_error_of_one_line(main_copy, spoil):
+def test_a_checkpoint_that_cannot_be_loaded_is_a_usage_error_of_one_line(main_copy, spoil, reason):
     spoil(main_copy)
     with pytest.raises(UsageError) as caught:
         load(main_copy)
     message = str(caught.value)
-    assert message.startswith(f"{main_copy}: it cannot be loaded as a causal language model (")
+    assert message.startswith(f"{main_copy}: {reason} (")
     assert "\n" not in message
 
 

@@ -1,5 +1,6 @@
 import math
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,16 +42,14 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(evaluate.config, "HF_METRICS_CACHE", folder)
         patch.setattr(evaluate.loading.config, "HF_MODULES_CACHE", folder / "modules")
         patch.setattr(sys, "path", [*sys.path])  # evaluate.load appends to it
-        quality.metric.cache_clear()
         yield folder
-        quality.metric.cache_clear()
 
 
 @pytest.fixture(params=["of this process", "loaded by its path"])
 def metric(request: pytest.FixtureRequest, offline: Path) -> Any:
     """A `HeadlineRouge`, had in either way."""
     if request.param == "of this process":
-        return quality.metric()
+        return rouge.HeadlineRouge(keep_in_memory=True)
     return evaluate.load(rouge.__file__, cache_dir=str(offline))
 
 
@@ -92,6 +91,14 @@ def test_rouge_is_kept_article_by_article_in_order() -> None:
     assert quality.rouge(["a b", "c d", "e f"], ["x y", "c d", "e z"])["rouge1"] == [0.0, 1.0, 0.5]
 
 
+def test_a_session_scores_without_torch() -> None:
+    script = (
+        "import sys; from udaciheadline.evidence.quality import rouge; rouge(['a'], ['a']); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0
+
+
 THAI, CHINESE = "นายกฯ เปิดสะพานใหม่", "市长为新桥剪彩"
 
 
@@ -120,14 +127,6 @@ def test_rouge_that_is_unknown_scores_no_number() -> None:
     assert math.isnan(scores.rouge["rouge1"].value)
     assert math.isnan(scores.rouge_difference["rouge1"].value)
     assert scores.nll == mean([1.0] * 8)
-
-
-def test_the_metric_needs_no_cache(offline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (offline / "file").touch()
-    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", offline / "file" / "metrics")
-    quality.metric.cache_clear()
-    assert quality.rouge(["A new bridge"], ["A new bridge"])["rouge1"] == [1.0]
-    quality.metric.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -138,3 +138,11 @@ def test_a_pruned_row_says_how_much_is_zero() -> None:
     line = "pruned: 50.0% of the pruned matrices is zero, 12.3% of the model."
     assert line in legend(text(replace(RECORD, build=build))).splitlines()
     assert "pruned matrices" not in text(RECORD)
+
+
+def test_it_is_said_once_that_only_its_length_ends_a_headline() -> None:
+    build = BuildInfo(1000, 2**20, details={"no_end_token": 1.0})
+    rows = [replace(RECORD, technique=name, build=build) for name in ("kv-cache", "pruned")]
+    line = "Neither checkpoint nor tokenizer names an end token: only its length ends a headline."
+    assert legend(text(*rows)).splitlines().count(line) == 1
+    assert line not in text(RECORD)

@@ -272,6 +272,22 @@ def test_a_row_whose_engine_cannot_be_built_has_the_workers_status_and_sentence(
     assert record.build is None
 
 
+def test_an_article_that_is_too_long_ends_the_row_before_anything_is_written(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def check(self: FakeWorker, prompts: list[str], completions: list[str]) -> None:
+        seen.append((self.name, len(prompts), completions[2]))
+        raise WorkerError("error", "article 3: it is too long")
+
+    monkeypatch.setattr(worker, "check", check, raising=False)
+    record = row_of(ONLINE).record()
+    assert (record.status, record.reason) == ("error", "article 3: it is too long")
+    assert seen == [("online", 8, " True headline 2")]
+    assert [method for made in worker.started for method, _ in made.calls] == ["check"]
+
+
 def test_a_job_that_runs_out_of_memory_ends_the_row(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise WorkerError("oom", "no memory is left")

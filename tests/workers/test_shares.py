@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,7 +40,11 @@ class Several:
         """What each says: tokens one by one and as a job, likelihoods, and of itself."""
         return [self._all_of(techniques()[self._technique].build(spec), prompts, batch_size) for spec in self._specs]
 
-    def likelihood(self, prompts: list[str], headlines: list[str]) -> list[float]:
+    @property
+    def texts(self) -> Any:
+        return SimpleNamespace(check=None, likelihood=None, preferences=None, rounding=None)
+
+    def warm_up(self, prompts: list[str]) -> list[int]:
         raise NotImplementedError
 
     def close(self) -> None:

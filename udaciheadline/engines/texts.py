@@ -77,16 +77,19 @@ class Ending:
 
 @dataclass(frozen=True)
 class Limit:
-    """The longest text that an engine takes, prompt and headline together, in `tokens`; `whose` limit that is."""
+    """The longest text that an engine takes, prompt and headline together, in `tokens`; `whose` limit that is, and how
+    a longer one is mended."""
 
     tokens: float
     whose: str
+    mend: str
 
     @classmethod
     def of(cls, *models: Any) -> "Limit":
         """That of models which work together: the positions of the one that has fewest; none where none counts them."""
         sizes = (getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models)
-        return cls(min((size or math.inf for size in sizes), default=math.inf), "the model has positions for")
+        fewest = min(size or math.inf for size in sizes)
+        return cls(fewest, "the model has positions for", "cut the article, or give a model for longer texts")
 
     def check(self, prompts: Sequence[list[int]], new: Sequence[int]) -> None:
         """Raises UsageError where a prompt (its tokens) and the `new` tokens behind it are more."""
@@ -94,7 +97,7 @@ class Limit:
             if len(prompt) + more > self.tokens:
                 raise UsageError(
                     f"article {number}: its prompt of {len(prompt)} tokens and the {more} of a headline are more than "
-                    f"the {self.tokens} that {self.whose}: cut the article, or give a model for longer texts"
+                    f"the {self.tokens} that {self.whose}: {self.mend}"
                 )
 
 

@@ -118,7 +118,9 @@ class TransformersEngine:
             pad_token_id=tokenizer.pad_token_id or 0,
         )
         self._line_break = (
-            _LineBreak(self._ending, model.config.vocab_size, model.device) if self._ending.breaks else None
+            _LineBreak(self._ending, model.config.get_text_config().vocab_size, model.device)
+            if self._ending.breaks
+            else None
         )
         ends: list[Any] = [model.get_input_embeddings(), model.get_output_embeddings()]
         ends[1] = ends[0] if ends[1] is None else ends[1]  # a head that a model does not show counts as tied

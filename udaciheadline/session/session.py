@@ -4,12 +4,11 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.checkpoints import models
 from udaciheadline.data import articles, prompts
-from udaciheadline.evidence import gates, quality
+from udaciheadline.evidence import gates
 from udaciheadline.records import EngineSpec, Record, UsageError
 from udaciheadline.report import progress, table
 from udaciheadline.session.row import Row
@@ -82,14 +81,12 @@ class Session:
         target = target and models.resolve(target, "--target", "target")
         draft = models.resolve(option.draft, "--draft") if option.draft else model
         start = time.perf_counter()
-        with ThreadPoolExecutor() as imports:  # both take seconds, and neither needs the other
-            imports.submit(quality.metric)
-            device, dtype = worker.choose_device(option.device, option.dtype)
-            hosts = gather() if gather else worker.HERE
-            ranks = worker.choose_ranks(option.ranks, device, hosts)
-            prompt = prompts.make_prompt(
-                option.prompt, chosen.examples, lambda text: processes.elsewhere(models.in_chat_template, model, text)
-            )
+        device, dtype = worker.choose_device(option.device, option.dtype)
+        hosts = gather() if gather else worker.HERE
+        ranks = worker.choose_ranks(option.ranks, device, hosts)
+        prompt = prompts.make_prompt(
+            option.prompt, chosen.examples, lambda text: processes.elsewhere(models.in_chat_template, model, text)
+        )
         starting = time.perf_counter() - start  # all workers are forked from what this has built
         spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks, option.stop)
         rows = [technique for technique in wanted if technique.unavailable(spec) is None]

@@ -11,8 +11,8 @@ from udaciheadline.engines.compiled import graphs
 from udaciheadline.engines.compiled import loop as module
 from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.loop import MAX_LENGTH
-from udaciheadline.engines.compiled.rows import CompiledRow
-from udaciheadline.records import Unsupported, UsageError
+from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows
+from udaciheadline.records import UsageError
 
 LENGTH = 25  # max_new_tokens of the engines in conftest.py
 
@@ -33,8 +33,8 @@ def test_a_text_that_is_too_long_is_refused_in_one_sentence_with_both_numbers(bu
     prompt = "word " * MAX_LENGTH
     count = len(tokenizer(prompt)["input_ids"])
     reason = (
-        f"a prompt of {count} tokens and 25 new ones: the compiled engine takes texts of at most {MAX_LENGTH} tokens: "
-        "use --engine transformers, or cut the article"
+        f"article 2: its prompt of {count} tokens and the 25 of a headline are more than the {MAX_LENGTH} that the "
+        "compiled engine takes: cut the article"
     )
     with pytest.raises(UsageError, match=f"^{reason}$"):
         build().generate(["short", prompt])
@@ -43,11 +43,10 @@ def test_a_text_that_is_too_long_is_refused_in_one_sentence_with_both_numbers(bu
 def test_a_text_may_be_as_long_as_is_allowed_and_not_a_token_longer(build, prompts, tokenizer, monkeypatch):
     longest = max(len(tokenizer(prompt)["input_ids"]) for prompt in prompts[:2])
     monkeypatch.setattr(module, "MAX_LENGTH", longest + LENGTH)
-    engine = build()
-    assert len(engine.generate(prompts[:2])) == 2
+    assert len(build().generate(prompts[:2])) == 2
     monkeypatch.setattr(module, "MAX_LENGTH", longest + LENGTH - 1)
     with pytest.raises(UsageError):
-        engine.generate(prompts[:2])
+        build().generate(prompts[:2])
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["alone", "together"])
@@ -163,18 +162,23 @@ def test_one_prompt_is_ready_when_the_engine_is_and_only_where_that_is_asked_for
     assert build(alone=False)._rows == {}
 
 
-def test_a_model_of_too_many_layers_to_compile_on_a_cpu_is_unsupported_one_article_at_a_time(build, monkeypatch):
-    monkeypatch.setattr(module, "CPU_LAYERS", 3)
-    with pytest.raises(Unsupported, match=r"4 layers would take minutes to compile on a CPU.*limit is 3 layers"):
-        build(alone=True)
+def test_of_a_model_of_many_layers_one_layer_is_compiled_and_called_for_each(
+    build, prompts, expected, uncompiled, monkeypatch
+):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function.__name__) or function)
+    monkeypatch.setattr(module, "ONE_PROGRAM_LAYERS", 3)
+    engine = build(alone=True)
+    assert [tokens(engine.generate([prompt]))[0] for prompt in prompts[:5]] == expected[:5]
+    assert isinstance(engine._rows["one"][0], CompiledLayers)
+    assert compiled == ["decode_layer", "_greedy"]
 
 
-def test_such_a_model_still_does_jobs_even_of_a_single_article(build, prompts, expected, monkeypatch):
-    monkeypatch.setattr(module, "CPU_LAYERS", 3)
+def test_an_engine_for_jobs_compiles_nothing_on_a_cpu_even_for_a_single_article(build, prompts, expected):
     engine = build(alone=False)
     assert tokens(engine.generate(prompts[:5])) == expected[:5]
     assert tokens(engine.generate(prompts[:1])) == expected[:1]
-    assert not isinstance(engine._rows["one"][0], CompiledRow)
+    assert type(engine._rows["one"][0]) is Rows
 
 
 def test_close_lets_go_of_the_model(build, prompts):

@@ -45,7 +45,7 @@ def test_likelihood_is_that_of_transformers(engines, prompts, news):
     reference, ours = engines
     headlines = [article.headline for article in news]
     theirs = reference.texts.likelihood(prompts[: len(news)], headlines)
-    assert ours(alone=False).likelihood(prompts[: len(news)], headlines) == pytest.approx(theirs, rel=1e-4)
+    assert ours(alone=False).texts.likelihood(prompts[: len(news)], headlines) == pytest.approx(theirs, rel=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["linear", "yarn"])

@@ -32,10 +32,11 @@ def test_programs_and_tiles_cover_each_row_and_column_once(shape: tuple[int, int
 
 
 @given(shapes)
-def test_a_row_ends_in_its_last_tile_with_few_idle_lanes(shape: tuple[int, int, int, bool, int]) -> None:
-    columns = tile(*shape).columns
-    idle = -shape[1] % columns
-    assert columns == 16 or idle <= shape[1] / 8
+def test_a_row_of_a_long_product_ends_in_its_last_tile_with_few_idle_lanes(
+    shape: tuple[int, int, int, bool, int],
+) -> None:
+    columns = fitting(shape[1], 1024)
+    assert columns == 16 or -shape[1] % columns <= shape[1] / 8
 
 
 @pytest.mark.parametrize(
@@ -64,8 +65,7 @@ def test_rows_for_which_registers_would_not_do_are_read_in_narrower_tiles() -> N
 )
 def test_all_of_a_short_product_is_on_its_way_before_the_wait(rows: int, columns: int, gated: bool) -> None:
     shape = tile(rows, columns, 2, gated, H100)
-    assert shape.first == -(-columns // shape.columns)
-    assert shape.rows * shape.columns == 32 * 8 * shape.warps, "a thread has one row's weights, one load of 16 bytes"
+    assert shape.first == -(-columns // shape.columns) <= 3
 
 
 @pytest.mark.parametrize("gated", [False, True])

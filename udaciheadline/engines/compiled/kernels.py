@@ -33,7 +33,7 @@ from udaciheadline.records import Unsupported
 
 # Of the cache at a time, and warps: one text has the whole GPU, and waits for each turn.
 ATTEND_SLOTS = {"one": 128, "many": 32}
-ATTEND_WARPS = {"one": 8, "many": 4}
+ATTEND_WARPS = {"one": 4, "many": 4}
 AFTER, BEFORE = 1, 2  # AHEAD: the next kernel may start after this one has waited, or before; 0: no kernel runs ahead
 
 
@@ -93,24 +93,9 @@ def add_parts_kernel(
 
 
 @triton.jit
-def load_norm(ptr, d, other):
-    """Weights of a norm of heads, and those of the partners; None where there is no norm."""
-    if ptr is not None:
-        weights = (tl.load(ptr + d).to(tl.float32), tl.load(ptr + other).to(tl.float32))
-    else:
-        weights = (None, None)
-    return weights
-
-
-@triton.jit
-def rotated(x, partner, norm, partner_norm, cos, sin, eps, D: tl.constexpr, AXIS: tl.constexpr):
-    """Vectors x, whose D dimensions are its AXIS, turned, given each element's partner in a pair; before that, where
-    there is a norm, they go through it."""
-    if norm is not None:
-        scale = tl.rsqrt(tl.sum(x * x, AXIS, keep_dims=True) / D + eps)
-        x *= scale * norm
-        partner *= scale * partner_norm
-    return x * cos + partner * sin
+def norm_scale(x, eps, D: tl.constexpr, AXIS: tl.constexpr):
+    """1 / sqrt(mean(x²) + eps) of vectors x, whose D dimensions are its AXIS."""
+    return tl.rsqrt(tl.sum(x * x, AXIS, keep_dims=True) / D + eps)
 
 
 @triton.jit
@@ -139,13 +124,19 @@ def attend_kernel(
     sin = tl.load(sin_ptr + place * HALF + d % HALF)
     sin = tl.where(d < HALF, -sin, sin)
     other = (d + HALF) % D  # the partner in a rotated pair
-    q_norm, q_other = load_norm(q_norm_ptr, d, other)
-    k_norm, k_other = load_norm(k_norm_ptr, d, other)
+    if q_norm_ptr is not None:
+        q_norm, q_other = tl.load(q_norm_ptr + d).to(tl.float32), tl.load(q_norm_ptr + other).to(tl.float32)
+    if k_norm_ptr is not None:
+        k_norm, k_other = tl.load(k_norm_ptr + d).to(tl.float32), tl.load(k_norm_ptr + other).to(tl.float32)
     take_turn(AHEAD)
     here = qkv_ptr + row * ((Q + 2 * N) * D)
     k_at = here + (Q + n) * D
     key, partner = tl.load(k_at + d).to(tl.float32), tl.load(k_at + other).to(tl.float32)
-    key = rotated(key, partner, k_norm, k_other, cos, sin, eps, D, 0).to(kind)
+    if k_norm_ptr is not None:
+        scale_of_key = norm_scale(key, eps, D, 0)
+        key *= scale_of_key * k_norm
+        partner *= scale_of_key * k_other
+    key = (key * cos + partner * sin).to(kind)
     value = tl.load(here + (Q + N + n) * D + d).to(kind)
     tl.store(keys_ptr + head + place * D + d, key)
     tl.store(values_ptr + head + place * D + d, value)
@@ -153,7 +144,11 @@ def attend_kernel(
     real = (g < Q // N)[:, None]
     query = tl.load(q_at + d[None, :], mask=real, other=0.0).to(tl.float32)
     partner = tl.load(q_at + other[None, :], mask=real, other=0.0).to(tl.float32)
-    query = rotated(query, partner, q_norm, q_other, cos, sin, eps, D, 1).to(kind)
+    if q_norm_ptr is not None:
+        scale_of_query = norm_scale(query, eps, D, 1)
+        query *= scale_of_query * q_norm[None, :]
+        partner *= scale_of_query * q_other[None, :]
+    query = (query * cos[None, :] + partner * sin[None, :]).to(kind)
     scale: tl.constexpr = D**-0.5
     top = tl.sum(query.to(tl.float32) * key.to(tl.float32)[None, :], 1) * scale
     total = tl.full((GROUP,), 1.0, tl.float32)

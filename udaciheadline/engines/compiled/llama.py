@@ -51,7 +51,7 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     does not allow. Sums are kept in float32, as the library does.
     """
     if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     if len(x) == 1 and torch.compiler.is_compiling():
         y = (x.float() * weight.float()).sum(-1, dtype=torch.float32)
         return (y if bias is None else y + bias).to(x.dtype)[None]
@@ -205,7 +205,7 @@ class Llama(nn.Module):
         for layer in self.layers:
             for name in ("qkv", "out", "gate_up", "down"):
                 setattr(layer, name, _packed(getattr(layer, name)))
-        if self.head is not None:
+        if self.head is not None and self.head is not self.embedding:
             self.head = _packed(self.head)
 
     def cache(self, rows: int, slots: int) -> Cache:

@@ -85,12 +85,13 @@ class CompiledEngine:
         parameters = share.parameters if share else source.num_parameters()
         self._model = Llama(source, MAX_LENGTH, stage, share)
         self._line = Line() if stage else None
+        own = Limit(MAX_LENGTH, "the compiled engine takes", "cut the article")
         self.texts = Texts(
             tokenizer,
             partial(self._line.logits, self._model) if self._line else self._model,
             self._model.device,
             stop=stop,
-            limit=min(Limit(MAX_LENGTH, "the compiled engine takes"), Limit.of(source), key=lambda limit: limit.tokens),
+            limit=min(Limit.of(source), own, key=lambda limit: limit.tokens),
             max_new_tokens=max_new_tokens,
         )
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count

@@ -5,8 +5,8 @@ Two kinds of product want two kinds of tile:
 * **Long**: a multiprocessor's share of the matrix is more than its registers hold. Bandwidth decides: programs follow
   one another, each with tiles so large that enough bytes are on their way, and with the first tile before the wait.
 * **Short**: all of the matrix is on its way at once, before the wait, and what remains behind it is a chain of
-  latencies: load the vector, multiply, sum over threads. So a thread has one row's weights and as few as possible of
-  them, a row is spread over few threads, and there are programs for nearly all multiprocessors.
+  latencies: load the vector, multiply, sum over threads. So programs have few rows and there are some for nearly all
+  multiprocessors, and a row is few tiles, each of which a thread asks for with one load.
 
 The numbers are what one turns when another GPU is measured. Sizes need not be powers of two: the last tile of a row,
 and the last program, hang over the end, behind which nothing is loaded.
@@ -15,14 +15,14 @@ and the last program, hang over the end, behind which nothing is loaded.
 from typing import NamedTuple
 
 SHORT_BYTES = 48 * 1024  # a multiprocessor's share of a short product at most; its registers hold 256 KB
-ROWS = 8  # of weights a program multiplies at most: gate's and up's together, where gated
-LONG_GATED_ROWS = 2  # of each, in a long product
+ROWS = 8  # a program multiplies at most, in a long product
+GATED_ROWS = 2  # of gate and of up each
+SHORT_ROWS = 4  # in a short product
+SHORT_TILES = 3  # of a row, all of them loaded before the wait
 COLUMNS = 1024  # at a time at most; half of it of longer rows than LONGEST, for which registers would not do
 LONGEST = 8192
 IDLE = 1 / 8  # of a row's length that its last tile may hang over the end
 WARPS = 4  # of a program at most
-LOAD = 16  # bytes, the most that a thread asks for at once
-THREAD_BYTES = 256  # of weights before the wait, a thread of a short product: a quarter of its registers
 FILLED = 3 / 4  # of the multiprocessors get a program, where there are rows enough
 HEAD_ROWS = 32  # of the head a program compares, one tile's rows after the other
 
@@ -41,16 +41,16 @@ def tile(rows: int, columns: int, size: int, gated: bool, processors: int) -> Ti
     many multiprocessors."""
     matrices = 2 if gated else 1
     short = matrices * rows * columns * size <= SHORT_BYTES * processors
-    most = ROWS // matrices if short or not gated else LONG_GATED_ROWS
+    most = GATED_ROWS if gated else SHORT_ROWS if short else ROWS
     while most > 1 and -(-rows // most) < FILLED * processors:
         most //= 2
     if not short:
         wide = fitting(columns, COLUMNS if columns <= LONGEST else COLUMNS // 2)
         return Tile(most, wide, min(COLUMNS // wide, -(-columns // wide)), WARPS)
-    warp = 32 * LOAD // size  # weights that a warp asks for at once
-    wide = fitting(columns, WARPS * warp // most)
-    first = min(THREAD_BYTES // LOAD // matrices, -(-columns // wide))
-    return Tile(most, wide, first, max(1, most * wide // warp))
+    wide = 16
+    while wide * SHORT_TILES < columns:
+        wide *= 2
+    return Tile(most, wide, -(-columns // wide), WARPS // matrices)
 
 
 def fitting(length: int, most: int) -> int:
