@@ -75,7 +75,7 @@ def pytest_cmdline_main(config: pytest.Config) -> pytest.ExitCode | None:
     """Under `torchrun --nnodes` every host but the first works for that one, and runs no test of its own."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return None
-    from udaciheadline.workers.worker import agent, hosts, torchrun
+    from udaciheadline.workers import agent, hosts, torchrun
 
     try:
         here = torchrun.Torchrun.from_environment()

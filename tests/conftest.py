@@ -1,6 +1,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,20 @@ os.environ["TRITON_INTERPRET"] = "1"
 # The same examples on every run, and no time limit on a busy machine.
 settings.register_profile("tests", database=None, derandomize=True, deadline=None)
 settings.load_profile("tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
+    """The value of what a module names in its BESIDE: functions of a folder that start `pytest bench` and wait for it.
+    They run beside the tests, from the first one on: two at a time, and only those that a test has as a fixture."""
+    wanted: dict[str, Callable[[Path], Any]] = {}
+    for item in request.session.items:
+        names = getattr(item, "fixturenames", ())
+        wanted |= {n: f for n, f in getattr(getattr(item, "module", None), "BESIDE", {}).items() if n in names}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        begun = {name: pool.submit(function, tmp_path_factory.mktemp(name)) for name, function in wanted.items()}
+        yield lambda name: begun[name].result()
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")

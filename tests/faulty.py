@@ -68,6 +68,13 @@ def in_rank_1(fault: Callable[[], object], spec: EngineSpec) -> Engine:
     raise AssertionError("the ranks have met")
 
 
+def in_rank_1_later(fault: Callable[[], object], spec: EngineSpec) -> Engine:
+    """A KV cache engine that has the fault when it is asked for headlines."""
+    engine = build_kv_cache(spec)
+    engine.generate = lambda *_: in_rank_1(fault, spec)  # type: ignore[method-assign]
+    return engine
+
+
 def raises() -> None:
     raise ValueError("the second half is upside down")
 
@@ -94,6 +101,13 @@ FAULTY = {
         Technique("rank-killed", "Rank killed", 8, partial(in_rank_1, is_killed), parallel=True),
         Technique("rank-exits", "Rank exits", 9, partial(in_rank_1, partial(os._exit, 3)), parallel=True),
         Technique("rank-sleeps", "Rank sleeps", 10, partial(in_rank_1, partial(time.sleep, 3600)), parallel=True),
+        Technique(
+            "rank-sleeps-later",
+            "Rank sleeps later",
+            12,
+            partial(in_rank_1_later, partial(time.sleep, 3600)),
+            parallel=True,
+        ),
         Technique("hangs", "Hangs", 100, hangs),
     )
 }

@@ -1,5 +1,6 @@
 """`pytest bench` as a user runs it: whole sessions in a process of their own."""
 
+import contextlib
 import csv
 import json
 import os
@@ -8,7 +9,6 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +26,14 @@ def command(results: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "pytest", "bench", "--results", str(results), "--device", "cpu", *arguments]
 
 
+OURS = dict(os.environ)  # before a test changes it: sessions run beside tests
+
+
 def environment(**more: str) -> dict[str, str]:
     """This environment, with `-p faulty` importable, and one thread: two that wait for each other crawl on a busy
     machine. Triton compiles there."""
-    path = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
-    kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    path = os.pathsep.join(filter(None, [str(ROOT / "tests"), OURS.get("PYTHONPATH")]))
+    kept = {name: value for name, value in OURS.items() if name != "TRITON_INTERPRET"}
     return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | more
 
 
@@ -52,26 +55,26 @@ def records(results: Path) -> dict[str, dict]:
     return {record["technique"]: record for record in map(json.loads, lines)}
 
 
-@pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
-    """The session of `beset`, which mostly waits: it runs beside the one of `whole`."""
-    results = tmp_path_factory.mktemp("beset")
-    chosen = faulty(results, "raises,mend,oom,killed,gpu-only,unsupported,kv-cache,target,hangs")
-    model = str(ROOT / "udaciheadline" / "checkpoints" / "embedded" / "main")
-    options = "--articles", "3", "--timeout", "15", "--batch-size", "auto", "--model", model, "--profile"
-    with subprocess.Popen(
-        command(results, *chosen, *options), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield results, process
-        process.kill()
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, beside) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def whole_session(results: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A session of every technique on a few articles, saved as a user would save it. The only one here that compiles:
     that takes longer than all the rest of it."""
-    results = tmp_path_factory.mktemp("whole")
     return results, bench(results, "--articles", str(ARTICLES), "--benchmark-autosave")
+
+
+def beset_session(results: Path) -> tuple[Path, int, str]:
+    """A session of a sound technique among faulty ones, with a model of one's own, so that there is no target: its
+    results, exit code and output."""
+    chosen = faulty(results, "raises,mend,oom,killed,gpu-only,unsupported,kv-cache,target,hangs")
+    model = str(ROOT / "udaciheadline" / "checkpoints" / "embedded" / "main")
+    session = bench(
+        results, *chosen, "--articles", "3", "--timeout", "15", "--batch-size", "auto", "--model", model, "--profile"
+    )
+    return results, session.returncode, session.stdout
+
+
+@pytest.fixture(scope="module")
+def whole(beside) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    return beside("whole")
 
 
 def test_a_whole_session_passes_and_prints_no_foreign_warning(whole) -> None:
@@ -187,11 +190,7 @@ def test_pytest_benchmark_compare_reads_the_results(whole) -> None:
 
 @pytest.fixture(scope="module")
 def beset(beside) -> tuple[Path, int, str]:
-    """A session of a sound technique among faulty ones, with a model of one's own, so that there is no target: its
-    results, exit code and output."""
-    results, process = beside
-    output, _ = process.communicate(timeout=300)
-    return results, process.returncode, output
+    return beside("beset")
 
 
 def test_a_faulty_technique_costs_its_own_row_only(beset) -> None:
@@ -258,6 +257,23 @@ class Hanging:
     mark: str  # all its processes carry it in their environment
     process: subprocess.Popen[bytes]
 
+    def output(self) -> str:
+        return (self.results / "output.txt").read_text("utf-8")
+
+    def reach(self, row: str) -> None:
+        """Waits until the row that hangs is being built."""
+        while f"{row}: building" not in self.output():
+            assert self.process.poll() is None, self.output()
+            time.sleep(0.1)
+
+    def left(self) -> list[str]:
+        """The processes that are still there after a while that is long enough for all to end."""
+        for _ in range(100):
+            if not self.processes():
+                break
+            time.sleep(0.1)
+        return self.processes()
+
     def processes(self) -> list[str]:
         found = []
         for environ in Path("/proc").glob("[0-9]*/environ"):
@@ -268,52 +284,60 @@ class Hanging:
                 continue
         return found
 
+    def kill(self) -> None:
+        for pid in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        self.process.wait()
 
-@pytest.fixture(scope="module")
-def hanging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Hanging]]:
-    """One session for each of the signals below, side by side."""
-    sessions = []
-    for number in range(2):
-        results, mark = tmp_path_factory.mktemp(f"hanging{number}"), uuid.uuid4().hex
-        chosen = faulty(results, "kv-cache,hangs")
+
+def hanging_session(results: Path) -> Hanging:
+    results.mkdir()
+    mark, chosen = uuid.uuid4().hex, faulty(results, "kv-cache,hangs")
+    with (results / "output.txt").open("w") as output:
         process = subprocess.Popen(
             command(results, *chosen, "--articles", "2", "--batch-size", "1", "--benchmark-autosave"),
             cwd=ROOT,
             env=environment(MARK_OF_THIS_TEST=mark),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        sessions.append(Hanging(results, mark, process))
-    yield sessions
-    for session in sessions:
-        for pid in session.processes():
-            os.kill(int(pid), signal.SIGKILL)
-        session.process.wait()
+    return Hanging(results, mark, process)
 
 
-@pytest.mark.parametrize(("index", "number", "code"), [(0, signal.SIGINT, 2), (1, signal.SIGKILL, -signal.SIGKILL)])
-def test_a_session_cut_short_keeps_the_finished_rows_and_leaves_no_process(
-    hanging: list[Hanging], index: int, number: int, code: int
-) -> None:
-    session = hanging[index]
-    kept = session.results / "records.jsonl"
-    for _ in range(600):
-        if kept.exists() and kept.read_text("utf-8"):
-            break
-        time.sleep(0.1)
-    time.sleep(1)  # into the row that hangs
-    process = session.process
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.kill()
-    assert process.wait(timeout=30) == code
-    for _ in range(100):
-        if not session.processes():
-            break
-        time.sleep(0.1)
-    assert session.processes() == []
-    (record,) = records(session.results).values()
+def sessions_cut_short(folder: Path) -> dict[int, tuple[Path, int, list[str]]]:
+    """Of one session for each of two signals, side by side: its results, its exit code and the processes it left."""
+    sessions = {number: hanging_session(folder / str(number)) for number in (signal.SIGINT, signal.SIGKILL)}
+    ended = {}
+    try:
+        for number, session in sessions.items():
+            session.reach("hangs")
+            pid = session.process.pid
+            os.killpg(pid, number) if number == signal.SIGINT else os.kill(pid, number)
+            ended[number] = session.results, session.process.wait(timeout=60), session.left()
+    finally:
+        for session in sessions.values():
+            session.kill()
+    return ended
+
+
+@pytest.fixture(scope="module")
+def cut_short(beside) -> dict[int, tuple[Path, int, list[str]]]:
+    return beside("cut_short")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 2), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_session_cut_short_keeps_the_finished_rows_and_leaves_no_process(cut_short, number: int, code: int) -> None:
+    results, returned, left = cut_short[number]
+    assert returned == code
+    assert left == []
+    (record,) = records(results).values()
     assert (record["technique"], record["throughput"]["batch_size"]) == ("kv-cache", 1)
-    saved = [json.loads(path.read_text("utf-8")) for path in session.results.glob("*/*.json")]
+    saved = [json.loads(path.read_text("utf-8")) for path in results.glob("*/*.json")]
     names = [[benchmark["name"] for benchmark in file["benchmarks"]] for file in saved]
     both = ["test_latency[kv-cache]", "test_throughput[kv-cache]"]
     assert names == ([both] if number == signal.SIGINT else [])
+
+
+BESIDE = {"whole": whole_session, "beset": beset_session, "cut_short": sessions_cut_short}

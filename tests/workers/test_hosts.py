@@ -1,11 +1,9 @@
 """Two hosts, both on this machine: whole sessions under torchrun, and workers with a rank in an agent's hands."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 import types
 import uuid
 from collections.abc import Iterator
@@ -19,6 +17,7 @@ import psutil
 import pytest
 from faulty import FAULTY
 from test_bench import ROOT, Hanging, environment, faulty, records
+from test_workers import generate_within
 from torch.distributed import TCPStore
 
 from udaciheadline.data.prompts import prompt_for
@@ -52,8 +51,12 @@ class Session(Hanging):
 
     other: subprocess.Popen[bytes]
 
-    def output(self, host: int) -> str:
+    def output(self, host: int = 0) -> str:
         return (self.results / f"host{host}.txt").read_text("utf-8")
+
+    def kill(self) -> None:
+        super().kill()
+        self.other.wait()
 
 
 def start(results: Path, port: int, *arguments: str) -> Session:
@@ -70,45 +73,47 @@ def start(results: Path, port: int, *arguments: str) -> Session:
     return Session(results, mark, *started)
 
 
-@pytest.fixture(scope="module")
-def sessions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Session, Session]]:
-    """One that is sound, and one that hangs in a row, side by side."""
-    sound, hanging = (tmp_path_factory.mktemp(name) for name in ("sound", "hanging"))
+def sessions_of_two_hosts(folder: Path) -> tuple[tuple[Session, tuple[int, int]], tuple[Session, list[str]]]:
+    """Side by side: a sound one with its exit codes, and one whose host 0 was killed in a row that hangs, with the
+    processes that were left."""
+    sound, hanging = folder / "sound", folder / "hanging"
+    sound.mkdir()
+    hanging.mkdir()
     with socket.create_server((LOOPBACK, 0)) as one, socket.create_server((LOOPBACK, 0)) as two:
         ports = [free.getsockname()[1] for free in (one, two)]
-    both = (
-        start(sound, ports[0], "--technique", ",".join(PARALLEL), "--articles", "2", "--batch-size", "2"),
-        start(hanging, ports[1], *faulty(hanging, "raises,rank-sleeps"), "--articles", "2"),
-    )
-    yield both
-    for session in both:
-        for pid in session.processes():
-            os.kill(int(pid), signal.SIGKILL)
-        session.process.wait()
-        session.other.wait()
+    whole = start(sound, ports[0], "--technique", ",".join(PARALLEL), "--articles", "2", "--batch-size", "2")
+    torn = start(hanging, ports[1], *faulty(hanging, "raises,rank-sleeps"), "--articles", "2")
+    try:
+        torn.reach("rank-sleeps")
+        (pytest_0,) = psutil.Process(torn.process.pid).children()
+        pytest_0.kill()
+        assert torn.process.wait(60) != 0
+        assert torn.other.wait(60) != 0
+        left = torn.left()
+        return (whole, (whole.process.wait(300), whole.other.wait(60))), (torn, left)
+    finally:
+        torn.kill()
+        whole.kill()
 
 
-def test_when_host_0_is_killed_the_other_host_says_so_and_nothing_is_left_on_either(sessions) -> None:
-    session = sessions[1]
-    while not (kept := session.results / "records.jsonl").exists() or not kept.read_text("utf-8"):
-        assert session.process.poll() is None, session.output(0)
-        time.sleep(0.1)
-    time.sleep(2)  # into the row that hangs
-    (pytest_0,) = psutil.Process(session.process.pid).children()
-    pytest_0.kill()
-    assert session.process.wait(60) != 0
-    assert session.other.wait(60) != 0
+BESIDE = {"two_hosts": sessions_of_two_hosts}
+
+
+@pytest.fixture(scope="module")
+def two_hosts(beside) -> tuple[tuple[Session, tuple[int, int]], tuple[Session, list[str]]]:
+    return beside("two_hosts")
+
+
+def test_when_host_0_is_killed_the_other_host_says_so_and_nothing_is_left_on_either(two_hosts) -> None:
+    _, (session, left) = two_hosts
+    assert "raises" in records(session.results)
     assert f"ERROR: host 0 ({LOOPBACK}) has gone before the end of its session" in session.output(1)
-    for _ in range(100):
-        if not session.processes():
-            break
-        time.sleep(0.1)
-    assert session.processes() == []
+    assert left == []
 
 
-def test_techniques_of_two_hosts_are_rows_like_any_other_and_both_commands_end_well(sessions) -> None:
-    session = sessions[0]
-    assert (session.process.wait(300), session.other.wait(60)) == (0, 0), session.output(0) + session.output(1)
+def test_techniques_of_two_hosts_are_rows_like_any_other_and_both_commands_end_well(two_hosts) -> None:
+    (session, codes), _ = two_hosts
+    assert codes == (0, 0), session.output(0) + session.output(1)
     name = socket.gethostname()
     for technique in PARALLEL:
         record = records(session.results)[technique]
@@ -173,7 +178,7 @@ def test_a_worker_of_one_process_is_on_host_0(pair: Pair, spec: EngineSpec) -> N
         ("rank-raises", "crash", r"^rank 1 on host 1 \(.+\): ValueError: the second half is upside down$"),
         ("rank-killed", "crash", r"^rank 1 on host 1 \(.+\): the worker was killed by SIGKILL$"),
         ("rank-exits", "crash", r"^rank 1 on host 1 \(.+\): the worker ended with exit code 3$"),
-        ("rank-sleeps", "timeout", r"^no answer from rank 1 on host 1 \(.+\) within the 8 s of --timeout$"),
+        ("rank-sleeps-later", "timeout", r"^no answer from rank 1 on host 1 \(.+\) within the 2 s of --timeout$"),
     ],
 )
 def test_a_fault_of_a_rank_names_its_host_and_ends_them_all(
@@ -182,7 +187,7 @@ def test_a_fault_of_a_rank_names_its_host_and_ends_them_all(
     agent = psutil.Process(pair.agent.pid)
     before = agent.children(recursive=True)
     with pytest.raises(WorkerError, match=reason) as error:
-        Worker(FAULTY[technique], spec, 8 if status == "timeout" else 120, pair.hosts)
+        generate_within(2, Worker(FAULTY[technique], spec, 120, pair.hosts))
     assert error.value.status == status
     assert agent.children(recursive=True) == before
 

@@ -74,8 +74,9 @@ def unpacked(path: str) -> str:
         with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as unfinished:
             model, tokenizer = _read(file, Path(unfinished))
             try:
-                model.save_pretrained(f"{unfinished}/model")
-                tokenizer.save_pretrained(f"{unfinished}/model")
+                with redirect_stderr(io.StringIO()):  # a progress bar
+                    model.save_pretrained(f"{unfinished}/model")
+                    tokenizer.save_pretrained(f"{unfinished}/model")
             except Exception as error:  # safetensors has errors of its own for a full disk
                 raise OSError(str(error)) from error
             try:

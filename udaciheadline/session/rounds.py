@@ -38,11 +38,13 @@ class Rounds:
         self._owed: int | None = None  # a round that the others answer after the technique
         self._last: str | None = None  # who answered last; None is the technique
 
-    def warm_up(self, articles: Sequence[int]) -> float:
-        """Answers these articles, untimed; the seconds of a round: what the last one takes the technique and those that
-        it is compared with."""
+    def warm_up(self, articles: Sequence[int], until: float) -> float:
+        """Answers these articles, untimed, or as many as there is time `until` then (monotonic clock); the seconds of a
+        round: what the last one takes the technique and those that it is compared with."""
         seconds = 0.0
         for done, article in enumerate(articles):
+            if done and time.monotonic() > until:
+                break
             self._run.progress(self._technique.name, "warming up", done, len(articles))
             seconds = self._answer(article).seconds
         return seconds + sum(generation.seconds for generation in self._others_answer(articles[-1]).values())

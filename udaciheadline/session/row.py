@@ -31,6 +31,7 @@ from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers.worker import Worker, WorkerError
 
 FEW_ARTICLES = 3  # for what is measured in a pass of its own, and however little time there is
+WARM_UP_SHARE = 0.3  # of a row's time is over, where there is a limit, when warming up ends
 ROUNDS_SHARE = 0.6  # of a row's time, where there is a limit: jobs, memory and likelihood need the rest
 
 
@@ -88,7 +89,8 @@ class Row:
             return
         self._warm = True
         with self._guarded():
-            seconds = self._rounds.warm_up(self._ask_all("warm_up", self.run.prompts)[0])
+            until = self._began + WARM_UP_SHARE * self._seconds
+            seconds = self._rounds.warm_up(self._ask_all("warm_up", self.run.prompts)[0], until)
         left = ROUNDS_SHARE * self._seconds - (time.monotonic() - self._began)
         if left < seconds * self._rounds.count:
             self._rounds.count = min(self._rounds.count, max(FEW_ARTICLES, int(left / seconds)))

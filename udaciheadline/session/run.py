@@ -143,8 +143,8 @@ class Run:
         """How far rounding moves what the engine of a technique prefers (`engines.texts.rounding`), measured once, on
         what it wrote of the first articles."""
         if name not in self._rounding:
-            few = slice(ROUNDING_ARTICLES)
-            self._rounding[name] = self.ask(name, "rounding", self.prompts[few], tokens[few])
+            count = min(len(tokens), ROUNDING_ARTICLES)
+            self._rounding[name] = self.ask(name, "rounding", self.prompts[:count], tokens[:count])
         return self._rounding[name]
 
     def reference_nll(self, count: int) -> list[float]:
