@@ -35,7 +35,11 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--articles", type=int, default=50, help="measure the first N usable articles (default: 50)")
     add("--text-column", default="short_description", help="column that the model reads")
     add("--headline-column", default="headline", help="column with the true headline")
-    add("--model", default=models.EMBEDDED, help=f"embedded, {shapes}, a checkpoint folder or a hub id")
+    add(
+        "--model",
+        default=models.EMBEDDED,
+        help=f"embedded, {shapes}, smollm2-135m, a checkpoint folder, a GGUF file or a hub id",
+    )
     add("--target", help="larger model of the target and speculative rows (default: embedded with an embedded --model)")
     add("--draft", help="draft model of the speculative row (default: --model)")
     add("--prompt", default="notebook", help="notebook (default), chat, few-shot:K, or a text file with {text} in it")
