@@ -67,7 +67,7 @@ def beset_session(results: Path) -> tuple[Path, int, str]:
     chosen = faulty(results, "raises,mend,oom,killed,gpu-only,unsupported,kv-cache,target,hangs")
     model = str(ROOT / "udaciheadline" / "checkpoints" / "embedded" / "main")
     session = bench(
-        results, *chosen, "--articles", "3", "--timeout", "15", "--batch-size", "auto", "--model", model, "--profile"
+        results, *chosen, "--articles", "3", "--timeout", "30", "--batch-size", "auto", "--model", model, "--profile"
     )
     return results, session.returncode, session.stdout
 
@@ -231,7 +231,7 @@ def test_a_row_that_ends_says_why_once_without_a_trace_of_the_harness(beset) -> 
 
 def test_the_report_says_why_a_row_is_missing(beset) -> None:
     output = beset[2]
-    assert "hangs: timeout: no answer within the 15 s of --timeout." in output
+    assert "hangs: timeout: no answer within the 30 s of --timeout." in output
     assert "gpu-only: skipped: it needs a CUDA GPU." in output
     assert "unsupported: skipped: its layers are round, and this takes square ones." in output
     assert "target: skipped: it needs a target model: name one with --target." in output
