@@ -133,7 +133,7 @@ def test_its_tokenizer_is_that_of_the_file(file, tokenizer):
     text = "Short description: In 1987, the council's 12 members voted.\nHeadline:"
     own = models.load_tokenizer(str(file))
     assert own(text)["input_ids"] == tokenizer(text)["input_ids"]
-    assert (own.pad_token_id, own.eos_token_id) == (2, 1)
+    assert (own.bos_token_id, own.eos_token_id, own.pad_token_id) == (0, 1, 2)
 
 
 def test_its_headlines_end_where_the_file_says(file):

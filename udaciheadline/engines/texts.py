@@ -82,7 +82,7 @@ class Limit:
 
     tokens: float
     whose: str
-    mend: str
+    mend: str = "cut the article"
 
     @classmethod
     def of(cls, *models: Any) -> "Limit":

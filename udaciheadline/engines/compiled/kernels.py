@@ -238,8 +238,7 @@ def check(head_dim: int) -> None:
     """Raises Unsupported for a model whose heads the kernels cannot read: they take powers of two."""
     if head_dim < 16 or head_dim & (head_dim - 1):
         raise Unsupported(
-            f"its heads have {head_dim} dimensions, and the compiled engine's GPU kernels take powers of two "
-            "from 16 on: use --engine transformers"
+            f"its heads have {head_dim} dimensions, and the compiled engine's GPU kernels take powers of two from 16 on"
         )
 
 

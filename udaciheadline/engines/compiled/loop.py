@@ -85,7 +85,7 @@ class CompiledEngine:
         parameters = share.parameters if share else source.num_parameters()
         self._model = Llama(source, MAX_LENGTH, stage, share)
         self._line = Line() if stage else None
-        own = Limit(MAX_LENGTH, "the compiled engine takes", "cut the article")
+        own = Limit(MAX_LENGTH, "the compiled engine takes")
         self.texts = Texts(
             tokenizer,
             partial(self._line.logits, self._model) if self._line else self._model,
