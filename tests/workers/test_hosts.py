@@ -30,6 +30,7 @@ from udaciheadline.workers.torchrun import Hello, Torchrun, versions
 from udaciheadline.workers.worker import Worker, WorkerError, choose_ranks, placed
 
 PROMPT = prompt_for("Rescuers packed up on Tuesday, no closer to Nellen Zornrick, and returned to Ashmarch.")
+PROMPTS = [PROMPT, prompt_for("A tunnel below the Zornrick was closed, because water had come in.")]
 PARALLEL = ("tensor-parallel", "pipeline-parallel")
 FROM_TORCHRUN = {
     "RANK": "1",
@@ -81,7 +82,7 @@ def sessions_of_two_hosts(folder: Path) -> tuple[tuple[Session, tuple[int, int]]
     hanging.mkdir()
     with socket.create_server((LOOPBACK, 0)) as one, socket.create_server((LOOPBACK, 0)) as two:
         ports = [free.getsockname()[1] for free in (one, two)]
-    whole = start(sound, ports[0], "--technique", ",".join(PARALLEL), "--articles", "2", "--batch-size", "2")
+    whole = start(sound, ports[0], "--technique", "tensor-parallel", "--articles", "2", "--batch-size", "2")
     torn = start(hanging, ports[1], *faulty(hanging, "raises,rank-sleeps"), "--articles", "2")
     try:
         torn.reach("rank-sleeps")
@@ -115,12 +116,11 @@ def test_techniques_of_two_hosts_are_rows_like_any_other_and_both_commands_end_w
     (session, codes), _ = two_hosts
     assert codes == (0, 0), session.output(0) + session.output(1)
     name = socket.gethostname()
-    for technique in PARALLEL:
-        record = records(session.results)[technique]
-        assert (record["status"], record["reason"]) == ("ok", "")
-        assert [v["status"] for v in record["verdicts"] if v["gate"] == "parity"] == ["pass"]
-        assert len(record["parallel"]["weights_bytes"]) == 2
-        assert record["environment"]["hosts"] == f"host 0 ({name}), host 1 ({name})"
+    record = records(session.results)["tensor-parallel"]
+    assert (record["status"], record["reason"]) == ("ok", "")
+    assert [v["status"] for v in record["verdicts"] if v["gate"] == "parity"] == ["pass"]
+    assert len(record["parallel"]["weights_bytes"]) == 2
+    assert record["environment"]["hosts"] == f"host 0 ({name}), host 1 ({name})"
     assert f"host 1 ({name}) starts ranks for host 0 ({LOOPBACK})" in session.output(1)
 
 
@@ -149,27 +149,37 @@ def pair() -> Iterator[Pair]:
     pair.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def spec(main_checkpoint: str) -> EngineSpec:
     return EngineSpec(main_checkpoint, None, main_checkpoint, "cpu", "float32", ranks=2)
 
 
-def test_ranks_are_on_both_hosts_and_gone_with_the_worker(pair: Pair, spec: EngineSpec) -> None:
-    worker = Worker(techniques()["tensor-parallel"], spec, 120, pair.hosts)
+@pytest.fixture(scope="module")
+def one_process(pair: Pair, spec: EngineSpec) -> Iterator[Worker]:
+    worker = Worker(techniques()["kv-cache"], spec, 120, pair.hosts)
+    yield worker
+    worker.close()
+
+
+def test_a_worker_of_one_process_is_on_host_0(pair: Pair, one_process: Worker) -> None:
+    (pid,) = one_process.pids
+    assert psutil.Process(pid) not in psutil.Process(pair.agent.pid).children(recursive=True)
+
+
+@pytest.mark.parametrize("technique", PARALLEL)
+def test_ranks_are_on_both_hosts_and_gone_with_the_worker(
+    pair: Pair, spec: EngineSpec, one_process: Worker, technique: str
+) -> None:
+    worker = Worker(techniques()[technique], spec, 120, pair.hosts)
     ours, theirs = (psutil.Process(pid) for pid in worker.pids)
     agent = psutil.Process(pair.agent.pid)
     assert theirs in agent.children(recursive=True)
     assert ours not in agent.children(recursive=True)
-    assert worker.call("generate", [PROMPT])[0].headline
+    made, expected = ([g.token_ids for g in each.call("generate", PROMPTS)] for each in (worker, one_process))
+    assert made == expected
     worker.close()
     assert not theirs.is_running()
     assert not ours.is_running()
-
-
-def test_a_worker_of_one_process_is_on_host_0(pair: Pair, spec: EngineSpec) -> None:
-    worker = Worker(techniques()["kv-cache"], spec, 120, pair.hosts)
-    assert psutil.Process(worker.pids[0]) not in psutil.Process(pair.agent.pid).children(recursive=True)
-    worker.close()
 
 
 @pytest.mark.parametrize(
@@ -204,8 +214,8 @@ def test_what_an_agent_cannot_do_is_said_and_it_goes_on(
     Worker(techniques()["tensor-parallel"], spec, 120, pair.hosts).close()
 
 
-def test_a_host_that_goes_away_ends_the_worker_and_only_later_ones_that_need_it(spec: EngineSpec) -> None:
-    pair = Pair()
+def test_a_host_that_goes_away_ends_the_worker_and_only_later_ones_that_need_it(pair: Pair, spec: EngineSpec) -> None:
+    """The last test of the `pair`: its host 1 is not there any more."""
     worker = Worker(techniques()["tensor-parallel"], spec, 120, pair.hosts)
     ranks = [psutil.Process(pid) for pid in worker.pids]
     pair.agent.kill()
@@ -218,7 +228,6 @@ def test_a_host_that_goes_away_ends_the_worker_and_only_later_ones_that_need_it(
     with pytest.raises(WorkerError, match=rf"^rank 1 on host 1 \(.+\) cannot be started: {gone}"):
         Worker(techniques()["tensor-parallel"], spec, 120, pair.hosts)
     Worker(techniques()["kv-cache"], spec, 120, pair.hosts).close()
-    pair.close()
 
 
 # -- who joins, and where ranks go -------------------------------------------------------------------------------------

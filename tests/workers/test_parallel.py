@@ -31,8 +31,8 @@ SHAPE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 
 @pytest.fixture(scope="module")
 def prompts() -> list[str]:
-    """Of a quarter of the evaluation articles: several batches, of which the last one is not full."""
-    return [prompt_for(article.short_description) for article in newswire.evaluation_articles()[:250]]
+    """Of some evaluation articles: several batches, of which the last one is not full."""
+    return [prompt_for(article.short_description) for article in newswire.evaluation_articles()[:150]]
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +133,12 @@ def test_the_stages_of_a_model_hold_all_layers_between_them(split: Worker, alone
 
 def test_the_share_of_communication_is_one(split: Worker, prompts: list[str]) -> None:
     for size in (None, 2):
-        assert all(0 < share < 1 for share in split.call_all("communication_share", prompts[:3], size))
+        assert all(0 < share < 1 for share in split.call_all("communication_share", prompts[:2], size))
 
 
 @pytest.mark.parametrize("split", SPLIT[2:], indirect=True, ids=map(" ".join, SPLIT[2:]))
 def test_stages_work_on_different_micro_batches_at_the_same_time(split: Worker, prompts, tmp_path: Path) -> None:
-    (_, first), (_, last) = split.call_all("profile", [prompts[:64]], 64, str(tmp_path / "trace.json.gz"))
+    (_, first), (_, last) = split.call_all("profile", [prompts[:16]], 16, str(tmp_path / "trace.json.gz"))
     assert len(first) == len(last)
     assert any(a.name != b.name and a.start < b.end and b.start < a.end for a in first for b in last)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rank1.trace.json.gz", "trace.json.gz"]

@@ -33,14 +33,17 @@ if __name__ == "__main__":
 """
 
 
+OURS = dict(os.environ)  # before a test changes it: sessions run beside tests
+
+
 def in_a_session(folder: Path, first: str = "", **environment: str) -> dict[str, Any]:
     """What a session of one worker has found; its script is in this folder."""
     script = folder / "session.py"
     script.write_text(SCRIPT.format(first=first), "utf-8")
-    path = os.pathsep.join(filter(None, [str(folder), str(TESTS), os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(folder), str(TESTS), OURS.get("PYTHONPATH", "")]))
     output = subprocess.run(
         [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": path, **environment},
+        env={**OURS, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -49,10 +52,8 @@ def in_a_session(folder: Path, first: str = "", **environment: str) -> dict[str,
     return json.loads(output.stdout)
 
 
-@pytest.fixture(scope="module")
-def beset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def with_torchao_session(folder: Path) -> tuple[Path, dict[str, Any]]:
     """A session with a library that transformers would import, and with a long TMPDIR."""
-    folder = tmp_path_factory.mktemp("beset")
     (folder / "torchao").mkdir()
     (folder / "torchao" / "__init__.py").write_text(f"open({str(folder / 'imported')!r}, 'w').close()\n", "utf-8")
     (folder / "torchao-99.0.dist-info").mkdir()
@@ -62,17 +63,37 @@ def beset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return folder, in_a_session(folder, TMPDIR=str(long))
 
 
-def test_an_optional_library_is_not_imported_where_workers_are_forked(beset: tuple[Path, dict[str, Any]]) -> None:
-    folder, found = beset
+def with_cuda_session(folder: Path) -> dict[str, Any]:
+    """A session whose server has touched CUDA."""
+    return in_a_session(folder, "import cuda_taken", TMPDIR=tempfile.gettempdir())
+
+
+BESIDE = {"with_torchao": with_torchao_session, "with_cuda": with_cuda_session}
+
+
+@pytest.fixture(scope="module")
+def with_torchao(beside) -> tuple[Path, dict[str, Any]]:
+    return beside("with_torchao")
+
+
+@pytest.fixture(scope="module")
+def with_cuda(beside) -> dict[str, Any]:
+    return beside("with_cuda")
+
+
+def test_an_optional_library_is_not_imported_where_workers_are_forked(
+    with_torchao: tuple[Path, dict[str, Any]],
+) -> None:
+    folder, found = with_torchao
     assert found["forks"]
     assert found["tokens"]
     assert not (folder / "imported").exists()
 
 
 def test_a_long_temporary_folder_gets_its_sockets_a_short_one_that_goes_with_the_session(
-    beset: tuple[Path, dict[str, Any]],
+    with_torchao: tuple[Path, dict[str, Any]],
 ) -> None:
-    folder, found = beset
+    folder, found = with_torchao
     sockets = Path(found["sockets"])
     assert str(sockets.parent) in SHORT_FOLDERS
     assert not sockets.exists()
@@ -84,8 +105,7 @@ def test_a_temporary_folder_of_the_longest_length_holds_the_sockets() -> None:
 
 
 def test_where_the_server_has_touched_cuda_workers_are_started_anew(
-    beset: tuple[Path, dict[str, Any]], tmp_path: Path
+    with_torchao: tuple[Path, dict[str, Any]], with_cuda: dict[str, Any]
 ) -> None:
-    found = in_a_session(tmp_path, "import cuda_taken", TMPDIR=tempfile.gettempdir())
-    assert not found["forks"]
-    assert found["tokens"] == beset[1]["tokens"]
+    assert not with_cuda["forks"]
+    assert with_cuda["tokens"] == with_torchao[1]["tokens"]
