@@ -35,38 +35,21 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--articles", type=int, default=50, help="measure the first N usable articles (default: 50)")
     add("--text-column", default="short_description", help="column that the model reads")
     add("--headline-column", default="headline", help="column with the true headline")
-    add(
-        "--model",
-        default=models.EMBEDDED,
-        help=f"embedded, {shapes}, smollm2-135m, a checkpoint folder, a GGUF file or a hub id",
-    )
+    kinds = f"embedded, {shapes}, smollm2-135m, a checkpoint folder, a GGUF file or a hub id"
+    add("--model", default=models.EMBEDDED, help=kinds)
     add("--target", help="larger model of the target and speculative rows (default: embedded with an embedded --model)")
     add("--draft", help="draft model of the speculative row (default: --model)")
     add("--prompt", default="notebook", help="notebook (default), chat, few-shot:K, or a text file with {text} in it")
     add("--stop", choices=prompts.STOPS, default="newline", help="where a headline ends besides (default: newline)")
-    add(
-        "--minutes",
-        type=float,
-        metavar="M",
-        help="divide so much time over the techniques (default: all articles each)",
-    )
+    add("--minutes", type=float, metavar="M", help="divide so much time over the techniques (default: no limit)")
     add("--max-new-tokens", type=int, default=25, help="longest headline, in tokens (default: 25)")
     add("--batch-size", type=batch_size, metavar="N", help="articles at a time in a job (default: auto, the fastest)")
     add("--engine", choices=ENGINES, default=ENGINES[0], help="of techniques that exist on several (%(default)s)")
-    add(
-        "--ranks",
-        type=int,
-        metavar="N",
-        help="processes of a parallel technique (default: all GPUs, up to 4; 2 on CPU; at least one a host)",
-    )
+    ranks = "processes of a parallel technique (default: all GPUs, up to 4; 2 on CPU; at least one a host)"
+    add("--ranks", type=int, metavar="N", help=ranks)
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
     dtypes = ("auto", "float32", "bfloat16", "float16")
-    add(
-        "--dtype",
-        choices=dtypes,
-        default="auto",
-        help="of every row; auto: bfloat16 on a GPU that has it, else float32",
-    )
+    add("--dtype", choices=dtypes, default="auto", help="of every row; auto: bfloat16 where the GPU has it")
     add("--gates", type=Path, default=ROOT / "bench" / "gates.toml", help="thresholds (default: bench/gates.toml)")
     add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
     add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
