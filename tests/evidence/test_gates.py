@@ -306,6 +306,22 @@ def test_the_message_does_not_repeat_the_status_that_the_table_puts_before_it(no
 # -- work and floor --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("lengths", "status"),
+    [
+        pytest.param((4, 4, 4, 4, 4, 4, 4, 12), "inconclusive", id="one headline is longer"),
+        pytest.param((6, 5, 6, 5, 6, 5, 6, 5), "fail", id="all are"),
+        pytest.param((2, 3, 2, 3, 2, 3, 2, 3), "fail", id="all are shorter"),
+    ],
+)
+def test_the_work_of_a_row_that_may_write_other_headlines_fails_beyond_chance_only(
+    lengths: Sequence[int], status: str
+) -> None:
+    row = answers("row", tokens=[tuple(range(n)) for n in lengths])
+    assert verdict_of("work", WORK, evidence(answers=row, exact_to=None, exact=None)).status == status
+    assert verdict_of("work", WORK, evidence(answers=row)).status == "fail"
+
+
 def test_a_work_failure_shows_the_articles_whose_length_changed_most() -> None:
     row = answers("row", tokens=[tuple(range(n)) for n in (4, 5, 12, 4, 4, 1, 4, 8)])
     assert articles_named(verdict_of("work", WORK, evidence(answers=row))) == [2, 7, 5]
