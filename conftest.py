@@ -84,7 +84,9 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     if option.benchmark_storage == "file://./.benchmarks":
         option.benchmark_storage = f"file://{option.results}"
-    if hasattr(config, "workerinput"):
+    paths = [(config.invocation_params.dir / arg.partition("::")[0]).resolve() for arg in config.args]
+    benches = [path for path in paths if path.is_relative_to(ROOT / "bench") or ROOT.is_relative_to(path)]
+    if benches and getattr(option, "dist", "no") != "no":
         raise pytest.UsageError("-n: side by side, techniques would measure each other: run without pytest-xdist")
     try:
         check_options(option)

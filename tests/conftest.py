@@ -1,7 +1,6 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,18 @@ settings.register_profile("tests", database=None, derandomize=True, deadline=Non
 settings.load_profile("tests")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def beside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Any]]:
-    """The value of what a module names in its BESIDE: functions of a folder that start `pytest bench` and wait for it.
-    They run beside the tests, from the first one on: two at a time, and only those that a test has as a fixture."""
-    wanted: dict[str, Callable[[Path], Any]] = {}
-    for item in request.session.items:
-        names = getattr(item, "fixturenames", ())
-        wanted |= {n: f for n, f in getattr(getattr(item, "module", None), "BESIDE", {}).items() if n in names}
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        begun = {name: pool.submit(function, tmp_path_factory.mktemp(name)) for name, function in wanted.items()}
-        yield lambda name: begun[name].result()
-        pool.shutdown(cancel_futures=True)
+LONGEST = ("test_bench.py", "test_kernels.py", "test_compiled_jobs.py", "test_hosts.py", "test_faults.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With `-n`, the tests of a file stay together: they share models, programs and sessions, which take the time."""
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist, config.option.loadscopereorder = "loadfile", False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process is left alone with it in the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(scope="session")

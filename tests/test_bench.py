@@ -1,58 +1,18 @@
-"""`pytest bench` as a user runs it: whole sessions in a process of their own."""
+"""A whole session of `pytest bench`, and what it leaves."""
 
-import contextlib
 import csv
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
-import uuid
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from faulty import FAULTY
+from sessions import ROOT, bench, records
 
 from udaciheadline.session.store import NOTEBOOK_COLUMNS
 from udaciheadline.techniques import techniques
 
-ROOT = Path(__file__).parent.parent
 ARTICLES = 3
-
-
-def command(results: Path, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pytest", "bench", "--results", str(results), "--device", "cpu", *arguments]
-
-
-OURS = dict(os.environ)  # before a test changes it: sessions run beside tests
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This environment, with `-p faulty` importable, and one thread: two that wait for each other crawl on a busy
-    machine. Triton compiles there."""
-    path = os.pathsep.join(filter(None, [str(ROOT / "tests"), OURS.get("PYTHONPATH")]))
-    kept = {name: value for name, value in OURS.items() if name != "TRITON_INTERPRET"}
-    return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | more
-
-
-def bench(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    line = command(results, *arguments)
-    return subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=300)
-
-
-def faulty(folder: Path, chosen: str) -> tuple[str, ...]:
-    """Arguments for the `chosen` techniques; those of `faulty.py` have a table without thresholds each."""
-    gates = folder / "gates.toml"
-    tables = "".join(f"\n[{name}]\n" for name in FAULTY)
-    gates.write_text((ROOT / "bench" / "gates.toml").read_text("utf-8") + tables, "utf-8")
-    return "-p", "faulty", "--gates", str(gates), "--technique", chosen
-
-
-def records(results: Path) -> dict[str, dict]:
-    lines = (results / "records.jsonl").read_text("utf-8").splitlines()
-    return {record["technique"]: record for record in map(json.loads, lines)}
 
 
 def whole_session(results: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
@@ -61,20 +21,9 @@ def whole_session(results: Path) -> tuple[Path, subprocess.CompletedProcess[str]
     return results, bench(results, "--articles", str(ARTICLES), "--benchmark-autosave")
 
 
-def beset_session(results: Path) -> tuple[Path, int, str]:
-    """A session of a sound technique among faulty ones, with a model of one's own, so that there is no target: its
-    results, exit code and output."""
-    chosen = faulty(results, "raises,mend,oom,killed,gpu-only,unsupported,kv-cache,target,hangs")
-    model = str(ROOT / "udaciheadline" / "checkpoints" / "embedded" / "main")
-    session = bench(
-        results, *chosen, "--articles", "3", "--timeout", "40", "--batch-size", "auto", "--model", model, "--profile"
-    )
-    return results, session.returncode, session.stdout
-
-
 @pytest.fixture(scope="module")
-def whole(beside) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    return beside("whole")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    return whole_session(tmp_path_factory.mktemp("whole"))
 
 
 def test_a_whole_session_passes_and_prints_no_foreign_warning(whole) -> None:
@@ -186,158 +135,3 @@ def test_pytest_benchmark_compare_reads_the_results(whole) -> None:
         [tool, "--storage", str(whole[0]), "compare"], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert "test_latency[speculative]" in output.stdout
-
-
-@pytest.fixture(scope="module")
-def beset(beside) -> tuple[Path, int, str]:
-    return beside("beset")
-
-
-def test_a_faulty_technique_costs_its_own_row_only(beset) -> None:
-    results, code, _ = beset
-    assert {name: record["status"] for name, record in records(results).items()} == {
-        "raises": "crash",
-        "mend": "error",
-        "oom": "oom",
-        "killed": "crash",
-        "gpu-only": "skipped",
-        "unsupported": "skipped",
-        "kv-cache": "ok",
-        "target": "skipped",
-        "hangs": "timeout",
-    }
-    assert code == 1
-
-
-def test_a_row_that_ends_is_one_failure_and_its_other_tests_are_skipped(beset) -> None:
-    output = beset[2]
-    failed = [line.split(" - ")[0] for line in output.splitlines() if line.startswith("FAILED ")]
-    assert failed == [
-        f"FAILED bench/test_latency.py::test_latency[{n}]" for n in ("raises", "mend", "oom", "killed", "hangs")
-    ]
-
-
-def test_a_row_that_ends_says_why_once_without_a_trace_of_the_harness(beset) -> None:
-    _, _, failures = beset[2].partition(" FAILURES ")
-    failures, _, _ = failures.partition(" headlines ")
-    assert failures.count("mend: error: the checkpoint is torn: mend it\n___") == 1
-    assert (
-        failures.count("raises: crash: ValueError: the weights are upside down\nTraceback (most recent call last)") == 1
-    )
-    assert "I am waiting for something that never comes" in failures
-    assert "conftest.py" not in failures
-    assert "row.py" not in failures
-
-
-def test_the_report_says_why_a_row_is_missing(beset) -> None:
-    output = beset[2]
-    assert "hangs: timeout: no answer within the 40 s of --timeout." in output
-    assert "gpu-only: skipped: it needs a CUDA GPU." in output
-    assert "unsupported: skipped: its layers are round, and this takes square ones." in output
-    assert "target: skipped: it needs a target model: name one with --target." in output
-
-
-def test_a_technique_that_is_not_for_the_model_says_so_in_its_record(beset) -> None:
-    record = records(beset[0])["unsupported"]
-    assert record["reason"] == "its layers are round, and this takes square ones"
-    assert record["measurement"] is record["throughput"] is record["scores"] is None
-
-
-def test_profile_writes_a_trace_and_a_table(beset) -> None:
-    folder = beset[0] / "profile"
-    assert (folder / "kv-cache.json.gz").stat().st_size > 0
-    assert "Self CPU" in (folder / "kv-cache.txt").read_text("utf-8")
-
-
-@dataclass
-class Hanging:
-    """A session with a row to keep and then one that hangs."""
-
-    results: Path
-    mark: str  # all its processes carry it in their environment
-    process: subprocess.Popen[bytes]
-
-    def output(self) -> str:
-        return (self.results / "output.txt").read_text("utf-8")
-
-    def reach(self, row: str) -> None:
-        """Waits until the row that hangs is being built."""
-        while f"{row}: building" not in self.output():
-            assert self.process.poll() is None, self.output()
-            time.sleep(0.1)
-
-    def left(self) -> list[str]:
-        """The processes that are still there after a while that is long enough for all to end."""
-        for _ in range(100):
-            if not self.processes():
-                break
-            time.sleep(0.1)
-        return self.processes()
-
-    def processes(self) -> list[str]:
-        found = []
-        for environ in Path("/proc").glob("[0-9]*/environ"):
-            try:
-                if self.mark.encode() in environ.read_bytes():
-                    found.append(environ.parent.name)
-            except OSError:
-                continue
-        return found
-
-    def kill(self) -> None:
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
-        self.process.wait()
-
-
-def hanging_session(results: Path) -> Hanging:
-    results.mkdir()
-    mark, chosen = uuid.uuid4().hex, faulty(results, "kv-cache,hangs")
-    with (results / "output.txt").open("w") as output:
-        process = subprocess.Popen(
-            command(results, *chosen, "--articles", "2", "--batch-size", "1", "--benchmark-autosave"),
-            cwd=ROOT,
-            env=environment(MARK_OF_THIS_TEST=mark),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    return Hanging(results, mark, process)
-
-
-def sessions_cut_short(folder: Path) -> dict[int, tuple[Path, int, list[str]]]:
-    """Of one session for each of two signals, side by side: its results, its exit code and the processes it left."""
-    sessions = {number: hanging_session(folder / str(number)) for number in (signal.SIGINT, signal.SIGKILL)}
-    ended = {}
-    try:
-        for number, session in sessions.items():
-            session.reach("hangs")
-            pid = session.process.pid
-            os.killpg(pid, number) if number == signal.SIGINT else os.kill(pid, number)
-            ended[number] = session.results, session.process.wait(timeout=60), session.left()
-    finally:
-        for session in sessions.values():
-            session.kill()
-    return ended
-
-
-@pytest.fixture(scope="module")
-def cut_short(beside) -> dict[int, tuple[Path, int, list[str]]]:
-    return beside("cut_short")
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 2), (signal.SIGKILL, -signal.SIGKILL)])
-def test_a_session_cut_short_keeps_the_finished_rows_and_leaves_no_process(cut_short, number: int, code: int) -> None:
-    results, returned, left = cut_short[number]
-    assert returned == code
-    assert left == []
-    (record,) = records(results).values()
-    assert (record["technique"], record["throughput"]["batch_size"]) == ("kv-cache", 1)
-    saved = [json.loads(path.read_text("utf-8")) for path in results.glob("*/*.json")]
-    names = [[benchmark["name"] for benchmark in file["benchmarks"]] for file in saved]
-    both = ["test_latency[kv-cache]", "test_throughput[kv-cache]"]
-    assert names == ([both] if number == signal.SIGINT else [])
-
-
-BESIDE = {"whole": whole_session, "beset": beset_session, "cut_short": sessions_cut_short}

@@ -1,11 +1,14 @@
 """Options of `pytest bench` that cannot be used, and what it costs to collect its tests."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from test_bench import ROOT, bench
+from sessions import ROOT, bench
+
+from udaciheadline.checkpoints.models import resolve
 
 UNUSABLE = [
     (["--technique", "teleport"], "--technique 'teleport': there is no such technique: choose from baseline"),
@@ -14,6 +17,12 @@ UNUSABLE = [
     (["--batch-size", "0"], "--batch-size 0: give at least 1"),
     (["--model", "./nowhere/at/all"], "--model ./nowhere/at/all: there is no such folder"),
     (["--target", "bench"], "--target bench: it has no config.json"),
+    (["-p", "no:benchmark"], "pytest-benchmark is missing here: install it, and leave out -p no:benchmark"),
+    (["-p", "no:benchmark", "--benchmark-autosave"], "pytest-benchmark is missing here"),
+    (["-p", "no:terminal"], "-p no:terminal: the report of the run is shown there"),
+    (["--benchmark-compare=0001"], "--benchmark-compare=0001: there is no such run in "),
+    (["--benchmark-compare-fail=mean:5%"], "--benchmark-compare-fail: there is nothing to compare with"),
+    (["-n", "2"], "-n: side by side, techniques would measure each other: run without pytest-xdist"),
 ]
 UNREADABLE = [
     (["--batch-size", "x"], "argument --batch-size: 'x' is neither a number nor auto"),
@@ -26,12 +35,17 @@ def refused_sessions(results: Path) -> dict[str, subprocess.CompletedProcess[str
     return {" ".join(arguments): bench(results, *arguments) for arguments, _ in UNUSABLE + UNREADABLE}
 
 
-BESIDE = {"refused": refused_sessions}
+def unbuildable_session(folder: Path) -> tuple[str, subprocess.CompletedProcess[str]]:
+    """Of a model with weights that end too soon, and its folder."""
+    model = Path(shutil.copytree(resolve("embedded", "--model"), folder / "model"))
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    return str(model), bench(folder, "--model", str(model), "--articles", "1")
 
 
 @pytest.fixture(scope="module")
-def refused(beside) -> dict[str, subprocess.CompletedProcess[str]]:
-    return beside("refused")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> dict[str, subprocess.CompletedProcess[str]]:
+    return refused_sessions(tmp_path_factory.mktemp("refused"))
 
 
 @pytest.mark.parametrize(("arguments", "message"), UNUSABLE)
@@ -50,6 +64,20 @@ def test_an_option_that_cannot_be_read_is_one_sentence_below_the_usage(
     assert session.returncode == pytest.ExitCode.USAGE_ERROR
     assert f"error: {message}" in session.stderr
     assert "Traceback" not in session.stdout + session.stderr
+
+
+@pytest.fixture(scope="module")
+def unbuildable(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, subprocess.CompletedProcess[str]]:
+    return unbuildable_session(tmp_path_factory.mktemp("unbuildable"))
+
+
+def test_a_reference_that_cannot_be_built_ends_the_session_at_once_with_one_sentence(unbuildable) -> None:
+    model, session = unbuildable
+    assert session.returncode == pytest.ExitCode.USAGE_ERROR
+    (line,) = session.stderr.strip().splitlines()
+    assert line.startswith("ERROR: ")
+    assert model in line
+    assert "Traceback" not in session.stdout
 
 
 def test_collecting_the_benchmarks_imports_no_torch() -> None:

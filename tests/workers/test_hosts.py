@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from faulty import FAULTY
-from test_bench import ROOT, Hanging, environment, faulty, records
+from sessions import PATIENCE, ROOT, Hanging, environment, faulty, records
 from test_workers import generate_within
 from torch.distributed import TCPStore
 
@@ -88,21 +88,20 @@ def sessions_of_two_hosts(folder: Path) -> tuple[tuple[Session, tuple[int, int]]
         torn.reach("rank-sleeps")
         (pytest_0,) = psutil.Process(torn.process.pid).children()
         pytest_0.kill()
-        assert torn.process.wait(60) != 0
-        assert torn.other.wait(60) != 0
+        assert torn.process.wait(PATIENCE) != 0
+        assert torn.other.wait(PATIENCE) != 0
         left = torn.left()
-        return (whole, (whole.process.wait(300), whole.other.wait(60))), (torn, left)
+        return (whole, (whole.process.wait(PATIENCE), whole.other.wait(PATIENCE))), (torn, left)
     finally:
         torn.kill()
         whole.kill()
 
 
-BESIDE = {"two_hosts": sessions_of_two_hosts}
-
-
 @pytest.fixture(scope="module")
-def two_hosts(beside) -> tuple[tuple[Session, tuple[int, int]], tuple[Session, list[str]]]:
-    return beside("two_hosts")
+def two_hosts(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[tuple[Session, tuple[int, int]], tuple[Session, list[str]]]:
+    return sessions_of_two_hosts(tmp_path_factory.mktemp("two_hosts"))
 
 
 def test_when_host_0_is_killed_the_other_host_says_so_and_nothing_is_left_on_either(two_hosts) -> None:
@@ -139,7 +138,7 @@ class Pair:
 
     def close(self) -> int:
         self._all.close()
-        return self.agent.wait(60)
+        return self.agent.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")

@@ -33,17 +33,14 @@ if __name__ == "__main__":
 """
 
 
-OURS = dict(os.environ)  # before a test changes it: sessions run beside tests
-
-
 def in_a_session(folder: Path, first: str = "", **environment: str) -> dict[str, Any]:
     """What a session of one worker has found; its script is in this folder."""
     script = folder / "session.py"
     script.write_text(SCRIPT.format(first=first), "utf-8")
-    path = os.pathsep.join(filter(None, [str(folder), str(TESTS), OURS.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(folder), str(TESTS), os.environ.get("PYTHONPATH", "")]))
     output = subprocess.run(
         [sys.executable, str(script)],
-        env={**OURS, "PYTHONPATH": path, **environment},
+        env={**os.environ, "PYTHONPATH": path, **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -68,17 +65,14 @@ def with_cuda_session(folder: Path) -> dict[str, Any]:
     return in_a_session(folder, "import cuda_taken", TMPDIR=tempfile.gettempdir())
 
 
-BESIDE = {"with_torchao": with_torchao_session, "with_cuda": with_cuda_session}
+@pytest.fixture(scope="module")
+def with_torchao(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    return with_torchao_session(tmp_path_factory.mktemp("with_torchao"))
 
 
 @pytest.fixture(scope="module")
-def with_torchao(beside) -> tuple[Path, dict[str, Any]]:
-    return beside("with_torchao")
-
-
-@pytest.fixture(scope="module")
-def with_cuda(beside) -> dict[str, Any]:
-    return beside("with_cuda")
+def with_cuda(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return with_cuda_session(tmp_path_factory.mktemp("with_cuda"))
 
 
 def test_an_optional_library_is_not_imported_where_workers_are_forked(

@@ -1,0 +1,62 @@
+"""`pytest bench` beside runs that it has saved, as a user runs it: whole sessions, outside the checkout."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from sessions import bench
+
+Compared = tuple[Path, list[subprocess.CompletedProcess[str]]]
+
+
+def compared_sessions(folder: Path) -> Compared:
+    """The results of two sessions, and both. Nothing is saved before the first, and its workers cannot be forked; the
+    second is compared with a first one that is made much faster than it was."""
+    few = "--articles", "2", "--batch-size", "2", "--benchmark-compare-fail=mean:5%"
+    first = "--technique", "kv-cache,tensor-parallel", "-p", "cuda_taken", "--benchmark-autosave", "--benchmark-compare"
+    sessions = [bench(folder / "r", *few, *first, cwd=folder)]
+    (path,) = folder.glob("r/*/0001_*.json")
+    run = json.loads(path.read_text("utf-8"))
+    for benchmark in run["benchmarks"]:
+        benchmark["stats"]["mean"] /= 1000
+    path.write_text(json.dumps(run), "utf-8")
+    sessions.append(bench(Path("r"), *few, "--technique", "kv-cache", "--benchmark-compare=0001", cwd=folder))
+    return folder / "r", sessions
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    return compared_sessions(tmp_path_factory.mktemp("compared"))
+
+
+def test_a_first_run_that_is_to_be_compared_says_that_there_is_none_to_compare_it_with(compared: Compared) -> None:
+    results, (first, _) = compared
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert f"No run is saved in {results} yet: this one is compared with none." in first.stdout
+    assert "Warning" not in first.stdout + first.stderr
+
+
+def test_workers_that_cannot_be_forked_serve_a_whole_session(compared: Compared) -> None:
+    results, (first, second) = compared
+    rows = [json.loads(line) for line in (results / "records.jsonl").read_text("utf-8").splitlines()]
+    assert [row["status"] for row in rows] == ["ok"] * 3
+    assert len(rows[1]["parallel"]["weights_bytes"]) == 2
+    assert "Workers were started anew" in first.stdout
+    assert "Workers were started anew" not in second.stdout
+
+
+def test_a_saved_run_outside_the_checkout_is_that_of_the_same_machine(compared: Compared) -> None:
+    _, (_, second) = compared
+    assert re.search(r"^Compared with \S+/0001_\S+\.json\.$", second.stdout, re.MULTILINE)
+    assert "test_latency[kv-cache] (0001" in second.stdout
+    assert "machine_info" not in second.stdout + second.stderr
+
+
+def test_a_run_that_is_worse_than_the_limit_fails_without_a_trace_of_the_harness(compared: Compared) -> None:
+    _, (_, second) = compared
+    assert second.returncode == 1
+    _, _, section = second.stdout.partition(" regressions ")
+    assert re.search(r"^test_latency\[kv-cache\] \(0001_\w+\): Field 'mean' has failed", section, re.MULTILINE)
+    assert "Traceback" not in second.stdout + second.stderr
