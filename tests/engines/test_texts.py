@@ -101,6 +101,11 @@ def test_rounding_is_the_most_that_a_batch_moves_the_preference_for_the_best_tok
     assert texts().rounding(["ab", "c"], [[2, 3], [6]]) == pytest.approx(0.25)
 
 
+def test_rounding_is_no_less_than_the_distance_of_the_numbers_that_the_logits_are_rounded_to():
+    alike = (4 * torch.arange(7.0)).bfloat16()  # the best is 24, where bfloat16 has 16, 16.125, 16.25 and so on
+    assert texts(lambda ids: alike.expand(*ids.shape, -1)).rounding(["ab", "c"], [[2, 3], [6]]) == 0.125
+
+
 @pytest.mark.parametrize("completion", ["a", "a longer one"])
 def test_an_article_is_too_long_with_its_headline_be_it_the_models_or_the_true_one(completion):
     message = "^article 2: its prompt of 6 tokens and the .* of a headline are more than the 8 that the test takes: cut"

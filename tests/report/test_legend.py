@@ -55,6 +55,14 @@ def test_without_the_reference_rate_an_offline_row_is_compared_with_nothing() ->
     assert "times the offline rate" not in text(offline())
 
 
+def test_near_ties_are_told_apart_from_real_differences() -> None:
+    assert RECORD.scores is not None
+    parted = replace(RECORD, scores=replace(RECORD.scores, near_ties=3, real_differences=1, rounding_nats=0.125))
+    line = "pruned: 3 headlines part from those it must repeat at a near tie, as rounding (up to 0.12 nats) explains; "
+    assert line + "1 by a real difference." in legend(text(parted)).splitlines()
+    assert "near tie" not in text(RECORD)
+
+
 SPLIT = replace(
     RECORD,
     technique="tensor-parallel",

@@ -147,28 +147,30 @@ class Texts:
         """Mean negative log-likelihood, in nats per token, of each completion after its prompt."""
         tokens = self._completed(completions)
         return [
-            torch.nn.functional.cross_entropy(values, torch.tensor(ids, device=values.device)).item()
+            torch.nn.functional.cross_entropy(values.float(), torch.tensor(ids, device=values.device)).item()
             for values, ids in zip(self._predictions(prompts, tokens), tokens, strict=True)
         ]
 
     def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
         """How many nats likelier, after each prompt and all but the last of its new `tokens`, that last one is than the
         `other` token."""
-        last = [values[-1] for values in self._predictions(prompts, tokens)]
+        last = [values[-1].float() for values in self._predictions(prompts, tokens)]
         return [float(v[ids[-1]] - v[other]) for v, ids, other in zip(last, tokens, others, strict=True)]
 
     def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
         """How far rounding moves a preference, in nats: the most that the one for the best over the second best token
-        differs, at any of these new tokens, between a text that is read alone and the same text in a batch.
+        differs, at any of these new tokens, between a text that is read alone and the same text in a batch; and no less
+        than the distance of two neighbouring numbers where those logits are, by which they are rounded themselves.
 
-        Both are correct; where a preference is smaller than that, correct programs may write different tokens.
+        Both are correct; where a preference is smaller than that, correct programs may write different tokens. (Some
+        devices read few texts alone and in a batch to the last bit alike, and yet a step with a cache otherwise.)
         """
         moved = 0.0
         alone = self._predictions(prompts, tokens, together=1)
         for one, other in zip(alone, self._predictions(prompts, tokens), strict=True):
-            best = one.topk(2).indices
-            preferred = [values.gather(1, best).diff(dim=1) for values in (one, other)]
-            moved = max(moved, float((preferred[0] - preferred[1]).abs().max()))
+            values, best = one.topk(2)
+            preferred = [logits.float().gather(1, best).diff(dim=1) for logits in (one, other)]
+            moved = max(moved, float((preferred[0] - preferred[1]).abs().max()), _spacing(values))
         return moved
 
     def longest(self, prompts: list[str], count: int) -> list[int]:
@@ -187,7 +189,7 @@ class Texts:
     def _predictions(
         self, prompts: Sequence[str], tokens: Sequence[Sequence[int]], together: int = READ_TOGETHER
     ) -> Iterator[Tensor]:
-        """For each text the float32 logits (new tokens, vocabulary) that predict its new tokens, so many texts at a
+        """For each text the logits (new tokens, vocabulary) that predict its new tokens, so many texts at a
         time. Rows are padded on the right, where no token looks, so that positions need no correction. Raises
         UsageError for a text that is too long."""
         encoded: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
@@ -200,4 +202,10 @@ class Texts:
                 predictions = self._logits(ids.to(self._device))
             for row, (prompt, new) in enumerate(batch):
                 first = len(prompt) - 1  # position t predicts token t + 1
-                yield predictions[row, first : first + len(new)].float()
+                yield predictions[row, first : first + len(new)]
+
+
+def _spacing(values: Tensor) -> float:
+    """The distance of two neighbouring numbers of this type where the largest of the values is."""
+    largest = float(values.abs().max())
+    return torch.finfo(values.dtype).eps * 2.0 ** math.floor(math.log2(largest)) if largest > 0 else 0.0

@@ -123,6 +123,11 @@ def _legend(records: Sequence[Record]) -> list[str]:
             if (over := record.speed_up_over.get("target")) is not None:
                 line += f"; {_interval(over, '.2f')} times the speed of the target alone"
             lines.append(line + ".")
+        if (s := record.scores) is not None and (s.near_ties or s.real_differences):
+            lines.append(
+                f"{record.technique}: {s.near_ties} headlines part from those it must repeat at a near tie, as "
+                f"rounding (up to {s.rounding_nats:.2g} nats) explains; {s.real_differences} by a real difference."
+            )
         if record.parallel is not None:
             lines += _ranks(record, record.parallel)
         lines += [f"{record.technique}: not compared with {n}: {why}." for n, why in record.not_compared.items()]
