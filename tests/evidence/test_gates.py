@@ -283,9 +283,21 @@ def test_in_float32_a_near_tie_is_a_difference_like_any_other() -> None:
 def test_a_parity_failure_in_low_precision_shows_the_clearest_differences_and_how_clear_they_are() -> None:
     row = answers("row", tokens=[SAME_TOKENS, OTHER_TOKENS] * 4)
     looked_at = evidence(answers=row, dtype="bfloat16", preferences={1: 0.5, 3: 0.1, 5: 4.0, 7: 1.0}, rounding=0.25)
-    verdict = verdict_of("parity", BOTH_PARITIES, looked_at)
+    verdict = verdict_of("parity", Thresholds(parity_low_precision_min=0.95), looked_at)
     assert articles_named(verdict) == [5, 7, 1]
     assert "(+4.00 nats)" in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("real", "status"), [(0, "pass"), (1, "inconclusive"), (2, "inconclusive"), (3, "fail"), (8, "fail")]
+)
+def test_real_differences_in_low_precision_must_be_more_than_chance_makes_of_the_share_that_is_allowed(
+    real: int, status: str
+) -> None:
+    """Of 8 headlines, each real with 5 %: one or more with 34 %, two or more with 5.7 %, three or more with 0.6 %."""
+    row = answers("row", tokens=[OTHER_TOKENS] * real + [SAME_TOKENS] * (8 - real))
+    looked_at = evidence(answers=row, dtype="bfloat16")
+    assert verdict_of("parity", Thresholds(parity_low_precision_min=0.95), looked_at).status == status
 
 
 @pytest.fixture
@@ -319,6 +331,7 @@ def test_the_work_of_a_row_that_may_write_other_headlines_fails_beyond_chance_on
 ) -> None:
     row = answers("row", tokens=[tuple(range(n)) for n in lengths])
     assert verdict_of("work", WORK, evidence(answers=row, exact_to=None, exact=None)).status == status
+    assert verdict_of("work", WORK, evidence(answers=row, dtype="bfloat16")).status == status  # from a near tie on
     assert verdict_of("work", WORK, evidence(answers=row)).status == "fail"
 
 

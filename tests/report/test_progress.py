@@ -13,11 +13,12 @@ class Terminal:
 
     def __init__(self, is_terminal: bool) -> None:
         self.seconds = 1000.0
+        self.sizes = [1.0, 1.0]
         self.written: list[str] = []
         self.is_terminal = is_terminal
 
     def start(self) -> Progress:
-        return Progress(self.written.append, 2, self.is_terminal)
+        return Progress(self.written.append, self.sizes, self.is_terminal)
 
     def after(self, seconds: float) -> None:
         self.seconds += seconds
@@ -54,14 +55,26 @@ def test_the_time_left_is_that_of_all_techniques(terminal: Terminal) -> None:
     assert terminal.line.endswith(", 90 s left")
 
 
-def test_the_time_left_counts_the_techniques_that_have_ended(terminal: Terminal) -> None:
+def test_a_technique_to_come_takes_what_one_of_its_size_took_in_the_middle(terminal: Terminal) -> None:
+    """The first took three times as long as the others, the last has half as much to do."""
+    terminal.sizes = [1.0, 1.0, 1.0, 1.0, 0.5]
+    show = terminal.start()
+    for seconds in (90, 30, 32):
+        terminal.after(seconds)
+        show.technique_ended()
+    terminal.after(10)
+    show("fp4", "building", 0, 1)
+    assert terminal.line == "[4/5] fp4: building, 38 s left"  # 22 of its 32, and half of 32
+
+
+def test_a_technique_that_takes_longer_than_was_guessed_leaves_the_others_their_time(terminal: Terminal) -> None:
+    terminal.sizes = [1.0, 1.0, 1.0]
     show = terminal.start()
     terminal.after(30)
-    show("int8", "measuring", 25, 50)
     show.technique_ended()
-    terminal.after(30)
+    terminal.after(40)
     show("fp4", "building", 0, 1)
-    assert terminal.line == "[2/2] fp4: building, 60 s left"
+    assert terminal.line == "[2/3] fp4: building, 30 s left"
 
 
 def test_before_anything_is_done_no_time_is_guessed(terminal: Terminal) -> None:
@@ -78,7 +91,7 @@ def test_what_comes_after_the_last_article_does_not_throw_the_guess_back(termina
     terminal.after(10)
     show("int8", "quality", 0, 1)
     (left,) = re.findall(r"(\d+) s left", terminal.line)
-    assert 60 <= int(left) <= 63
+    assert 50 <= int(left) <= 62
 
 
 def test_the_count_of_techniques_does_not_run_past_their_number(terminal: Terminal) -> None:

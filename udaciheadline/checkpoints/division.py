@@ -154,6 +154,7 @@ def stages(costs: Sequence[float], ranks: int) -> list[Stage]:
     return [Stage(range(*ends), n) for ends in pairwise((0, *best(0, ranks)[1]))]
 
 
+_UNEVENLY = ", as transformers' plan needs it: --engine compiled divides unevenly"
 _KEY_VALUE = ("layers.*.self_attn.k_proj", "layers.*.self_attn.v_proj")
 
 
@@ -164,10 +165,12 @@ def prepare(config: Any, ranks: int) -> Any:
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     if heads % ranks or (kv_heads % ranks and ranks % kv_heads):
-        raise Unsupported(f"its {heads} query and {kv_heads} key-value heads cannot be divided over {ranks} ranks")
+        raise Unsupported(
+            f"its {heads} query and {kv_heads} key-value heads cannot be divided over {ranks} ranks evenly{_UNEVENLY}"
+        )
     for name in ("intermediate_size", "vocab_size"):
         if (size := getattr(config, name, 0)) % ranks:
-            raise Unsupported(f"its {name} of {size} cannot be divided over {ranks} ranks")
+            raise Unsupported(f"its {name} of {size} cannot be divided over {ranks} ranks evenly{_UNEVENLY}")
     if kv_heads < ranks:
         config.base_model_tp_plan = {k: v for k, v in config.base_model_tp_plan.items() if k not in _KEY_VALUE}
     return config

@@ -22,7 +22,6 @@ from udaciheadline.engines.device import now
 from udaciheadline.engines.texts import Ending, Limit, Texts, fitting, padded
 from udaciheadline.records import BuildInfo, Generation
 
-WARM_UPS = 3  # prompts, where nothing is prepared for each length
 STATIC_SLOTS = 128  # a static cache is as long as a multiple of this: each new length is compiled anew
 # What `generate` calls the cache that it is given: transformers 5.24 has another name, and warns of the old one.
 CACHE = "cache" if Version(version("transformers")) >= Version("5.24") else "past_key_values"
@@ -230,7 +229,7 @@ class TransformersEngine:
         the speed of one that had), as if kernels were prepared for each."""
         if self._model.device.type == "cuda":
             return self.texts.one_of_each_length(prompts)
-        return self.texts.longest(prompts, WARM_UPS)
+        return self.texts.longest(prompts, 1)
 
     def close(self) -> None:
         """Drops the models."""

@@ -2,20 +2,22 @@
 
 A statistical gate (ROUGE, likelihood) fails where the row is beyond its threshold *and* worse than the reference by
 more than chance explains (paired t test, 5 %, Holm-adjusted for the row's statistical gates). Beyond the threshold but
-within chance is `inconclusive`, shown as `~`: measure more articles. So is the work of a row that may write other
-headlines, since those are of other lengths. The others (parity, equal work of exact rows, weights) count things that
-have no noise, and fail where they are beyond their threshold; speed fails where its whole 95 % interval is.
+within chance is `inconclusive`, shown as `~`: measure more articles. So are two gates of rows that may write other
+headlines: the work, since those are of other lengths, and the parity of exact rows in low precision, whose real
+differences must be more than chance makes of the share that is allowed (binomial). In float32 parity and the work of
+exact rows count what has no noise, as weights do always: they fail where they are beyond their threshold. Speed fails
+where its whole 95 % interval is.
 What there is nothing to judge by is `not judged`, with the reason as its message.
 """
 
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from udaciheadline.evidence.quality import Answers, Parity, differences, retention
-from udaciheadline.evidence.statistics import holm, p_worse
+from udaciheadline.evidence.statistics import holm, p_at_least, p_worse
 from udaciheadline.records import Article, Estimate, UsageError, Verdict
 from udaciheadline.techniques import Technique
 
@@ -163,11 +165,16 @@ def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     adjusted = holm([p_worse(losses) for _, losses, *_ in tests])
     for (gate, losses, measured, required, within, text), p in zip(tests, adjusted, strict=True):
         verdict = _verdict(gate, within, measured, required, text, _worst(evidence, losses))
-        if not within and p > LEVEL:
-            message = f"{verdict.message.splitlines()[0]}, but within chance (p = {p:.2f}): measure more --articles"
-            verdict = Verdict(gate, "inconclusive", measured, required, message)
-        verdicts.append(verdict)
+        verdicts.append(_unless_by_chance(verdict, p))
     return verdicts
+
+
+def _unless_by_chance(verdict: Verdict, p: float) -> Verdict:
+    """The verdict, where it is a failure that chance makes with probability `p` only if that is little."""
+    if verdict.status != "fail" or not p > LEVEL:
+        return verdict
+    message = f"{verdict.message.splitlines()[0]}, but within chance (p = {p:.2f}): measure more --articles"
+    return replace(verdict, status="inconclusive", message=message)
 
 
 def _unjudged(reference: Sequence[float]) -> str:
@@ -196,7 +203,10 @@ def _parity(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
         was, made = evidence.exact.generations[i].headline, evidence.answers.generations[i].headline
         line = f"\n  article {i}, token {parity.positions[i]}: {was!r} became {made!r}"
         lines.append(line + (f" ({parity.preferences[i]:+.2f} nats)" if i in parity.preferences else ""))
-    return [_verdict("parity", measured >= required, measured, required, text, "".join(lines[:_WORST]))]
+    verdict = _verdict("parity", measured >= required, measured, required, text, "".join(lines[:_WORST]))
+    return [
+        verdict if exact else _unless_by_chance(verdict, p_at_least(len(parted), len(parity.positions), 1 - required))
+    ]
 
 
 def _work(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
@@ -208,12 +218,11 @@ def _work(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     text = "{m:+.1%} new tokens against the reference, at most ±{r:.1%} allowed"
     changes = [-abs(a - b) for a, b in zip(counts, expected, strict=True)]
     passed = abs(sum(counts) - sum(expected)) <= tolerance * sum(expected)
+    verdict = _verdict("work", passed, measured, tolerance, text, _worst(evidence, [float(c) for c in changes]))
+    if evidence.exact_to is not None and evidence.dtype == "float32":
+        return [verdict]
     more = [float(a - b) for a, b in zip(counts, expected, strict=True)]
-    p = 2 * min(p_worse(more), p_worse([-d for d in more]))
-    if not passed and evidence.exact_to is None and p > LEVEL:  # other headlines are of other lengths
-        message = f"{text.format(m=measured, r=tolerance)}, but within chance (p = {p:.2f}): measure more --articles"
-        return [Verdict("work", "inconclusive", measured, tolerance, message)]
-    return [_verdict("work", passed, measured, tolerance, text, _worst(evidence, [float(c) for c in changes]))]
+    return [_unless_by_chance(verdict, 2 * min(p_worse(more), p_worse([-d for d in more])))]
 
 
 def _weights(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:

@@ -52,6 +52,14 @@ def p_worse(differences: Sequence[float]) -> float:
     return float(stdtr(len(differences) - 1, centre / error))
 
 
+def p_at_least(count: int, of: int, share: float) -> float:
+    """One-sided binomial test: the probability of at least `count` cases among so many, if each is one with
+    probability `share`."""
+    from scipy.special import bdtrc
+
+    return float(bdtrc(count - 1, of, share)) if count else 1.0
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """P values adjusted for testing all of them together (Holm 1979), in the order given."""
     adjusted = [1.0] * len(p_values)

@@ -1,19 +1,23 @@
 """One line that says which technique is at what, how far, and how long it will still take."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from statistics import median_low
 
 
 class Progress:
     """Writes progress with `write`: over one line again and again on a terminal, else a line now and then.
 
-    The time left is that of all techniques, guessed from the share of the work that is done.
+    `sizes` says of each technique, in order, how much there is to do, as a share of what there is for most. The time
+    left is that of the technique at work, by what is done of it, and for each to come what a technique of its size took
+    so far, in the middle: the mean would take the one without a cache for an example.
     """
 
-    def __init__(self, write: Callable[[str], None], techniques: int, is_terminal: bool) -> None:
-        self._write, self._techniques, self._is_terminal = write, techniques, is_terminal
-        self._start = self._shown = time.monotonic()
-        self._ended, self._share = 0, 0.0
+    def __init__(self, write: Callable[[str], None], sizes: Sequence[float], is_terminal: bool) -> None:
+        self._write, self._sizes, self._is_terminal = write, sizes, is_terminal
+        self._began = self._shown = time.monotonic()  # the technique at work
+        self._share = 0.0  # what is done of it
+        self._took: list[float] = []  # seconds, by technique, for the whole size
         self._line = ""
 
     def __call__(self, technique: str, doing: str, done: int, of: int) -> None:
@@ -24,10 +28,11 @@ class Progress:
         self._shown = now
         if doing == "measuring":  # the longest part; what comes after it counts as done
             self._share = done / of
-        share = (self._ended + self._share) / self._techniques
-        left = f", {(now - self._start) * (1 - share) / share:.0f} s left" if share > 0 else ""
+        seconds = self._left(now)
+        left = f", {seconds:.0f} s left" if seconds is not None else ""
         articles = f" {done + 1} of {of} articles" if of > 1 else ""
-        line = f"[{min(self._ended + 1, self._techniques)}/{self._techniques}] {technique}: {doing}{articles}{left}"
+        count = len(self._sizes)
+        line = f"[{min(len(self._took) + 1, count)}/{count}] {technique}: {doing}{articles}{left}"
         if self._is_terminal:
             self._write("\r" + line.ljust(len(self._line)))
         else:
@@ -36,4 +41,19 @@ class Progress:
 
     def technique_ended(self) -> None:
         """Counts one technique as done."""
-        self._ended, self._share = self._ended + 1, 0.0
+        now = time.monotonic()
+        self._took.append((now - self._began) / self._sizes[len(self._took)])
+        self._began, self._share = now, 0.0
+
+    def _left(self, now: float) -> float | None:
+        """The seconds left for all techniques, None where nothing is known yet."""
+        spent = now - self._began
+        size, *to_come = self._sizes[len(self._took) :] or [0.0]
+        if self._took:
+            usual = median_low(self._took)
+        elif self._share:
+            usual = spent / self._share / size
+        else:
+            return None
+        whole = spent / self._share if self._share else usual * size
+        return max(whole - spent, 0.0) + usual * sum(to_come)

@@ -143,12 +143,12 @@ class Row:
     # -- what else is measured ---------------------------------------------------------------------------------------
 
     def measure_memory(self) -> Memory:
-        """The peaks in a pass of their own: over the articles with the longest prompts, or a whole offline job."""
+        """The peaks in a pass of their own: over the article with the longest prompt, or a whole offline job."""
         self.check()
         if self._memory is None:
             self.run.progress(self.technique.name, "memory", 0, 1)
-            longest = sorted(self.prompts, key=len)[-FEW_ARTICLES:]
             with self._guarded():
+                longest = [self.prompts[self._ask_all("warm_up", self.prompts)[0][0]]]
                 self._ask_all("reset_memory")
                 for prompts in self._jobs(longest):
                     size = self.batch_size if self.technique.offline else None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
     from udaciheadline.workers.processes import Here
 
+OFFLINE_SIZE = 0.4  # of a row that is a job only: the reference does not answer beside it
 COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks")
 
 
@@ -90,7 +91,8 @@ class Session:
         starting = time.perf_counter() - start  # all workers are forked from what this has built
         spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks, option.stop)
         rows = [technique for technique in wanted if technique.unavailable(spec) is None]
-        self.progress = progress.Progress(write, len(rows), is_terminal)
+        sizes = [OFFLINE_SIZE if technique.offline else 1.0 for technique in rows]
+        self.progress = progress.Progress(write, sizes, is_terminal)
         self._grown = [name for name in (model, target) if name and name.startswith(models.SHAPE)]
         has_floor = (embedded or model in self._grown) and option.dataset == articles.EMBEDDED
         settings = {
