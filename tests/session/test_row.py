@@ -29,10 +29,11 @@ OFFLINE = replace(ONLINE, name="offline", title="Offline", offline=True)
         ({16: 8.0, 32: 6.0, 64: 5.0, 100: 4.0}, 100, [16, 32, 64, 100]),
         ({16: 8.0, 32: 6.0, 64: 7.0, 100: 1.0}, 32, [16, 32, 64]),
         ({16: 8.0, 32: 9.0, 64: 1.0, 100: 1.0}, 16, [16, 32]),
+        ({16: 8.0, 32: 8.5, 64: 5.0, 100: 5.4}, 64, [16, 32, 64, 100]),
     ],
-    ids=["all are fastest", "the second is", "the first is"],
+    ids=["all are fastest", "the second is", "the first is", "one after a little slower one is"],
 )
-def test_the_best_batch_size_is_the_fastest_and_after_the_first_slower_one_no_other_is_tried(
+def test_the_best_batch_size_is_the_fastest_and_after_a_clearly_slower_one_no_other_is_tried(
     worker: type[FakeWorker], seconds: Mapping[int, float], best: int, tried: list[int]
 ) -> None:
     worker.seconds = seconds

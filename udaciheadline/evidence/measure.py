@@ -14,6 +14,7 @@ from udaciheadline.records import BuildInfo, Generation, Limits, Measurement, Me
 # Below 299 values a 99th percentile has no 95 % upper confidence bound (1 - 0.99**299 = 0.95): it is marked.
 P99_MIN_COUNT = 299
 FIRST_BATCH = 16
+CLEARLY_SLOWER = 1.1  # a job of the same work: two of the same size differ by less
 
 
 class EngineClock:
@@ -66,8 +67,8 @@ def best_batch_size(job: Callable[[int], tuple[float, int]], most: int) -> tuple
     fit in memory, if any was found.
 
     `job` takes a number and gives the seconds and the number that fitted. It is asked for `FIRST_BATCH`, twice that,
-    and so on up to `most`, until one is slower than the one before, or does not fit. So few articles that there is no
-    choice are not tried.
+    and so on up to `most`, until one is slower than the fastest by more than noise is, or does not fit. So few articles
+    that there is no choice are not tried.
     """
     if most <= FIRST_BATCH:
         return most, None
@@ -75,12 +76,11 @@ def best_batch_size(job: Callable[[int], tuple[float, int]], most: int) -> tuple
     for size in [*takewhile(lambda n: n < most, (FIRST_BATCH << i for i in range(20))), most]:
         seconds, fitted = job(size)
         if seconds < fastest:
-            best = fitted
+            best, fastest = fitted, seconds
         if fitted < size:
             return best, size
-        if seconds > fastest:
+        if seconds > fastest * CLEARLY_SLOWER:
             break
-        fastest = seconds
     return best, None
 
 

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from statistics import median_low
 
+SURE_SHARE = 0.5  # of a technique, from which on it says itself how long it takes
+
 
 class Progress:
     """Writes progress with `write`: over one line again and again on a terminal, else a line now and then.
@@ -22,12 +24,12 @@ class Progress:
 
     def __call__(self, technique: str, doing: str, done: int, of: int) -> None:
         """Shows that `technique` is at `doing`, `done` of `of` articles."""
+        if doing == "measuring":  # the longest part; what comes after it counts as done
+            self._share = done / of
         now = time.monotonic()
         if now - self._shown < (0.1 if self._is_terminal else 10) and doing != "building":
             return
         self._shown = now
-        if doing == "measuring":  # the longest part; what comes after it counts as done
-            self._share = done / of
         seconds = self._left(now)
         left = f", {seconds:.0f} s left" if seconds is not None else ""
         articles = f" {done + 1} of {of} articles" if of > 1 else ""
@@ -55,5 +57,6 @@ class Progress:
             usual = spent / self._share / size
         else:
             return None
-        whole = spent / self._share if self._share else usual * size
+        # Of the first articles, building and warming up are most of the time.
+        whole = usual * size if self._took and self._share < SURE_SHARE else spent / self._share
         return max(whole - spent, 0.0) + usual * sum(to_come)

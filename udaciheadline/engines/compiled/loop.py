@@ -80,7 +80,7 @@ class CompiledEngine:
         stage: Stage | None = None,
         share: Share | None = None,
     ) -> None:
-        self._tokenizer, self._max_new_tokens = tokenizer, max_new_tokens
+        self._max_new_tokens = max_new_tokens
         self._ending = Ending(source, tokenizer, stop)
         parameters = share.parameters if share else source.num_parameters()
         self._model = Llama(source, MAX_LENGTH, stage, share)
