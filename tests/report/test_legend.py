@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rows import OFFLINE, RECORD, SKIPPED, SPECULATIVE
+from rows import MEASUREMENT, OFFLINE, RECORD, SKIPPED, SPECULATIVE
 from tables import legend, text
 
 from udaciheadline.records import BuildInfo, Estimate, Parallel, Record, Throughput
@@ -12,6 +12,11 @@ from udaciheadline.records import BuildInfo, Estimate, Parallel, Record, Through
 
 def test_the_number_of_articles_stands_below() -> None:
     assert "n = 8 articles" in legend(text(SKIPPED, RECORD))
+
+
+def test_rows_that_were_measured_on_other_numbers_of_articles_show_the_least_and_the_most() -> None:
+    fewer = replace(RECORD, technique="other", measurement=replace(MEASUREMENT, count=3))
+    assert "n = 3 to 8 articles" in legend(text(RECORD, fewer))
 
 
 def test_the_legend_explains_offline_and_limit_and_says_how_many_articles_were_written_at_a_time() -> None:

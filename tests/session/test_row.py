@@ -62,6 +62,14 @@ def test_a_size_that_does_not_fit_in_memory_is_noted_and_no_larger_one_tried(wor
     assert (throughput.batch_size, throughput.refused_batch_size) == (32, 64)
 
 
+def test_so_few_articles_that_no_size_is_searched_may_not_fit_in_memory_either(worker: type[FakeWorker]) -> None:
+    worker.fits, worker.seconds = 4, {8: 3.0}
+    row = row_of(ONLINE, articles=8)
+    row.play_job(row.batch_size)
+    throughput = row.keep_throughput([3.0])
+    assert (throughput.batch_size, throughput.refused_batch_size) == (4, 8)
+
+
 def test_where_all_sizes_fit_none_was_refused(worker: type[FakeWorker]) -> None:
     row = row_of(ONLINE)
     row.play_job(row.batch_size)

@@ -9,6 +9,7 @@ evenly or not at all. What it leaves to us are key-value heads: where there are 
 several.
 """
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -99,6 +100,10 @@ class Share:
         own.pad_token_id = None  # it may be another rank's
         return own
 
+    def name_here(self, name: str) -> str | None:
+        """What a weight of the whole model is called here: it has a part of each."""
+        return name
+
     def cut(self, name: str, weight: Any) -> "Tensor":
         """This rank's part of a weight or bias, which is a tensor, or can be read by `weight[...]`."""
         d, every = head_dim(self.of), slice(None)
@@ -110,6 +115,9 @@ class Share:
         module = name.rpartition(".")[0].rpartition(".")[2]
         part = weight[every, columns[module]] if module in columns else weight[rows.get(module, every)]
         return part if part.untyped_storage().nbytes() == part.nbytes else part.clone()  # a view would keep the whole
+
+
+_LAYER = re.compile(r"((?:model\.)?layers\.)(\d+)\.")
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,25 @@ class Stage:
     def last(self) -> bool:
         """Whether it writes tokens."""
         return self.layers.stop == self.of
+
+    def config(self, config: Any) -> Any:
+        """The configuration of a model of these layers alone, made of that of the whole."""
+        config.num_hidden_layers = len(self.layers)
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[self.layers.start : self.layers.stop]
+        return config
+
+    def name_here(self, name: str) -> str | None:
+        """What a weight of the whole model is called here; None: it is another stage's."""
+        if (layer := _LAYER.match(name)) is None:
+            return name
+        number = int(layer[2])
+        return f"{layer[1]}{number - self.layers.start}.{name[layer.end() :]}" if number in self.layers else None
+
+    def cut(self, name: str, weight: Any) -> "Tensor":
+        """All of a weight, which is a tensor, or can be read by `weight[...]`."""
+        whole: Tensor = weight[:]
+        return whole
 
 
 def stages(costs: Sequence[float], ranks: int) -> list[Stage]:

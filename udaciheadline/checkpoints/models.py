@@ -6,7 +6,6 @@ Weights are read from safetensors and GGUF only and remote code stays off, whate
 """
 
 import contextlib
-import re
 from typing import TYPE_CHECKING, Any, cast
 
 from udaciheadline.checkpoints import division, finding, gguf, growth
@@ -95,11 +94,8 @@ def load_model(
         source["config"] = division.prepare(config, ranks)
         placement = {"distributed_config": DistributedConfig(tp_size=ranks, tp_plan="auto")}
     try:
-        if stage is not None:
-            source = _of_stage(source, source.get("config") or load_config(checkpoint), stage)
-        if share is not None:
-            source = _of_share(source, source.get("config") or load_config(checkpoint), share)
-        if stage is not None or share is not None:
+        if part := stage or share:
+            source = _of_part(source, source.get("config") or load_config(checkpoint), part)
             kind = MODEL_FOR_CAUSAL_LM_MAPPING[type(source["config"])]
         loaded = kind.from_pretrained(
             **source,
@@ -169,34 +165,6 @@ def load_config(checkpoint: str) -> Any:
         raise UsageError(f"{checkpoint}: its configuration cannot be loaded ({first_line(error)})") from error
 
 
-def _of_stage(source: dict[str, Any], config: Any, stage: division.Stage) -> dict[str, Any]:
-    """What from_pretrained takes for a Llama of the stage's layers alone: the others' weights are not even read."""
-    from safetensors import safe_open
-    from transformers import GenerationConfig
-
-    def name_there(name: str) -> str | None:
-        layer = re.match(r"((?:model\.)?layers\.)(\d+)\.", name)
-        if layer is None:
-            return name
-        number = int(layer[2])
-        return f"{layer[1]}{number - stage.layers.start}.{name[layer.end() :]}" if number in stage.layers else None
-
-    if (state := source.get("state_dict")) is None:
-        folder = source["pretrained_model_name_or_path"]
-        source = {"pretrained_model_name_or_path": None}
-        with contextlib.suppress(OSError):  # a checkpoint may come without
-            source["generation_config"] = GenerationConfig.from_pretrained(folder)
-        state = {}
-        for file in _weight_files(folder, config):
-            with safe_open(file, framework="pt") as weights:
-                state |= {name: weights.get_tensor(name) for name in filter(name_there, weights.keys())}
-    config.num_hidden_layers = len(stage.layers)
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[stage.layers.start : stage.layers.stop]
-    own = {there: state[name] for name in state if (there := name_there(name))}
-    return source | {"config": config, "state_dict": own}
-
-
 def _weight_files(folder: str, config: Any) -> list[str]:
     """The files that from_pretrained reads the weights of a folder or hub id from, by the same rule: the one that the
     configuration names, else the single one, else those of the index; whatever else lies beside them."""
@@ -209,23 +177,24 @@ def _weight_files(folder: str, config: Any) -> list[str]:
     raise UsageError(f"{folder}: it has neither {' nor '.join(finding.WEIGHTS)}: save it with save_pretrained")
 
 
-def _of_share(source: dict[str, Any], config: Any, share: division.Share) -> dict[str, Any]:
-    """What from_pretrained takes for the model of one rank alone: what others have of each weight is not even read."""
+def _of_part(source: dict[str, Any], config: Any, part: division.Stage | division.Share) -> dict[str, Any]:
+    """What from_pretrained takes for the model of one rank's part alone: what others have is not even read."""
     from safetensors import safe_open
     from transformers import GenerationConfig
 
-    made = {"pretrained_model_name_or_path": None, "config": share.config(config)}
     if grown := source.get("state_dict"):
-        return source | made | {"state_dict": {name: share.cut(name, weight) for name, weight in grown.items()}}
+        state = {there: part.cut(name, grown[name]) for name in grown if (there := part.name_here(name))}
+        return source | {"config": part.config(config), "state_dict": state}
     folder = source["pretrained_model_name_or_path"]
-    state: dict[str, Any] = {}
+    made: dict[str, Any] = {"pretrained_model_name_or_path": None, "state_dict": {}}
     for file in _weight_files(folder, config):
         with safe_open(file, framework="pt") as weights:
-            names = weights.keys()
-            state |= {name: share.cut(name, weights.get_slice(name)) for name in names}
+            for name in weights.keys():  # noqa: SIM118 - safetensors has no iterator
+                if there := part.name_here(name):
+                    made["state_dict"][there] = part.cut(name, weights.get_slice(name))
     with contextlib.suppress(OSError):  # a checkpoint may come without
         made["generation_config"] = GenerationConfig.from_pretrained(folder)
-    return made | {"state_dict": state}
+    return made | {"config": part.config(config)}
 
 
 def _grown(checkpoint: str, device: str, dtype: str) -> dict[str, Any]:

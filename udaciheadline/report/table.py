@@ -90,14 +90,16 @@ def _legend(records: Sequence[Record]) -> list[str]:
     lines = []
     measured = [record.measurement for record in records if record.measurement]
     if measured:
+        counts = sorted({measurement.count for measurement in measured})
+        n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         lines.append(
-            f"n = {measured[0].count} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by "
+            f"n = {n} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by "
             f"article with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, "
             "paired. ±: half a 95 % interval, over articles. First: time to the first token."
         )
         if any("baseline" in record.speed_up_over for record in records):
             lines.append("x baseline goes by way of the reference: how that shifts from row to row is not in its ±.")
-        if not measured[0].p99_is_reliable:
+        if not all(measurement.p99_is_reliable for measurement in measured):
             lines.append(f"* p99 of fewer than {P99_MIN_COUNT} values has no upper confidence bound.")
     on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
     where = "allocated on all GPUs" if on_gpu else "resident memory of the worker process, libraries included"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from udaciheadline.evidence import gates, measure, quality
-from udaciheadline.evidence.quality import Answers, first_difference
+from udaciheadline.evidence.quality import Answers
 from udaciheadline.evidence.statistics import geometric_mean
 from udaciheadline.records import (
     BuildInfo,
@@ -27,6 +27,7 @@ from udaciheadline.records import (
 from udaciheadline.report.timeline import write_profile
 from udaciheadline.session.rounds import Rounds
 from udaciheadline.session.run import Answered, Run
+from udaciheadline.session.scoring import Scoring
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers.worker import Worker, WorkerError
 
@@ -61,9 +62,7 @@ class Row:
         self._batch_size: int | None = None
         self._refused: int | None = None  # a batch size that did not fit in memory
         self._throughput: Throughput | None = None
-        self._answers: tuple[Answers, Answers] | None = None
-        self._preferences: dict[int, float] = {}  # see quality.Parity
-        self._rounding = 0.0
+        self._scoring = Scoring(run, technique, self._ask_all)
         self._verdicts: list[Verdict] | None = None
         self.extra_info: dict[str, object] = {}  # of the latency benchmark; receives the whole row when it ends
         if technique.offline and math.isfinite(self._seconds):
@@ -136,8 +135,8 @@ class Row:
                 self.warm_up()
                 self._rounds.finish()
                 self.run.hear(self.reference_generations)
-            if not self._preferences:
-                self._ask_near_ties()
+            if self.technique.exact_to not in self._rounds.not_compared:
+                self._scoring.ask_near_ties(self.generations, self.reference_generations)
         self.run.dismiss_companions()
 
     # -- what else is measured ---------------------------------------------------------------------------------------
@@ -193,14 +192,16 @@ class Row:
     def keep_throughput(self, seconds: list[float]) -> Throughput:
         """Keeps the figures of the rounds that `play_job` took."""
         middle = statistics.median(seconds)
+        fitted = self._job[0].batch_size
+        asked = min(self._batch_size or fitted, self.rounds)
         with self._guarded():
             limits = self.run.limits()
         self._throughput = Throughput(
-            batch_size=self._job[0].batch_size,
+            batch_size=fitted,
             rounds=len(seconds),
             headlines_per_second=self.rounds / middle,
             new_tokens_per_second=sum(len(g.token_ids) for g in self._job) / middle,
-            refused_batch_size=self._refused,
+            refused_batch_size=asked if self._refused is None and fitted < asked else self._refused,
             limit_per_second=measure.limit_per_second(self.info, self._job, limits),
             times_over={name: self.rounds / middle / rate for name, rate in self.run.rates.items()},
         )
@@ -227,42 +228,15 @@ class Row:
     def answers(self) -> tuple[Answers, Answers]:
         """What this row and the reference answered in the timed rounds, scored."""
         self.check()
-        if self._answers is None:
+        if self._scoring.answers is None:
             self.finish_rounds()
             self.run.progress(self.technique.name, "quality", 0, 1)
-            true = [article.headline for article in self.run.articles[: self.rounds]]
             with self._guarded():
-                nll = self._ask_all("likelihood", self.prompts, self.run.completions[: self.rounds])[0]
-                reference_nll = self.run.reference_nll(self.rounds)
-            own, reference = (
-                Answers(tuple(made), quality.rouge([g.headline for g in made], true), values)
-                for made, values in ((self.generations, nll), (self.reference_generations, reference_nll))
-            )
-            self._answers = own, reference
+                own, _ = self._scoring.score(self.generations, self.reference_generations)
             ratios = [] if self.technique.offline else measure.log_ratios(self.reference_generations, self.generations)
             self.run.answered[self.technique.name] = Answered(own, ratios)
-        return self._answers
-
-    def _exact(self) -> list[Generation] | None:
-        """What this row must repeat token by token, where it was measured."""
-        name = self.technique.exact_to
-        if name == REFERENCE:
-            return self.reference_generations
-        return list(self.run.answered[name].answers.generations) if name in self.run.answered else None
-
-    def _ask_near_ties(self) -> None:
-        """Asks the engine whose tokens the row must repeat, while it is alive, what it thinks of those that differ."""
-        name, exact = self.technique.exact_to, self._exact()
-        if name is None or exact is None or name in self._rounds.not_compared:
-            return
-        theirs, ours = ([list(g.token_ids) for g in made] for made in (exact, self.generations))
-        first = {i: first_difference(a, b) for i, (a, b) in enumerate(zip(ours, theirs, strict=False))}
-        parted = {i: p for i, p in first.items() if p is not None and p < min(len(ours[i]), len(theirs[i]))}
-        if parted:
-            at = [(self.run.prompts[i], theirs[i][: p + 1], ours[i][p]) for i, p in parted.items()]
-            preferred = self.run.ask(name, "preferences", *map(list, zip(*at, strict=True)))
-            self._preferences = dict(zip(parted, preferred, strict=True))
-            self._rounding = self.run.rounding(name, theirs)
+        assert self._scoring.answers is not None
+        return self._scoring.answers
 
     def verdicts(self) -> list[Verdict]:
         """The verdicts of this row's gates and, on the embedded default, of the reference's absolute floor."""
@@ -275,30 +249,9 @@ class Row:
 
     def _evidence(self) -> gates.Evidence:
         """What the gates look at."""
-        own, reference = self.answers()
-        exact_to = self.technique.exact_to
-        exact = reference if exact_to == REFERENCE else None
-        if exact is None and exact_to in self.run.answered:
-            exact = self.run.answered[exact_to].answers
-        if exact is not None:  # the articles of both
-            count = min(len(own.generations), len(exact.generations))
-            own, exact, reference = own.first(count), exact.first(count), reference.first(count)
+        self.answers()
         with self._guarded():
-            weights = max(info.weights_bytes for info in self._ask_all("info"))  # of the largest rank
-            reference_weights = self.run.reference_info().weights_bytes
-        return gates.Evidence(
-            articles=self.run.articles[: len(own.generations)],
-            answers=own,
-            # Speculative decoding is judged as what it stands in for, the target, and not against the smaller model.
-            reference=reference if exact is None else exact,
-            exact_to=exact_to,
-            exact=exact,
-            dtype=self.run.spec.dtype,
-            weights_ratio=weights / reference_weights,
-            speed_up=None if self.technique.offline else self._measurement().speed_up,
-            preferences=self._preferences,
-            rounding=self._rounding,
-        )
+            return self._scoring.evidence(None if self.technique.offline else self._measurement().speed_up)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
