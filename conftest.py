@@ -42,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--prompt", default="notebook", help="notebook (default), chat, few-shot:K, or a text file with {text} in it")
     add("--stop", choices=prompts.STOPS, default="newline", help="where a headline ends besides (default: newline)")
     add("--minutes", type=float, metavar="M", help="divide so much time over the techniques (default: no limit)")
+    add("--launches", type=int, metavar="N", help="processes that a row's rounds are divided over (default: up to 5)")
     add("--max-new-tokens", type=int, default=25, help="longest headline, in tokens (default: 25)")
     add("--batch-size", type=batch_size, metavar="N", help="articles at a time in a job (default: auto, the fastest)")
     add("--engine", choices=ENGINES, default=ENGINES[0], help="of techniques that exist on several (%(default)s)")

@@ -27,6 +27,7 @@ class FakeWorker:
 
     def __init__(self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence[Any]) -> None:
         self.name, self.infos, self.build_seconds = technique.name, [INFO], 50.0
+        self.timeout, self.seconds_left = timeout, timeout - 50.0
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.jobs = 0
         self.started.append(self)

@@ -125,8 +125,9 @@ class Limits:
 class Measurement:
     """What the timed run of one technique amounts to: one article a round, times as in `Generation`.
 
-    `speed_up` is the geometric mean over articles of the reference's seconds over the technique's. `limit_seconds` is
-    what a headline would take if nothing but reading the weights once a new token took time.
+    `speed_up` is the geometric mean over articles of the reference's seconds over the technique's; its interval is over
+    the `launches`, fresh processes of both that the articles were divided over, or over the articles where there was
+    one. `limit_seconds` is what a headline would take if nothing but reading the weights once a new token took time.
     """
 
     count: int
@@ -146,6 +147,7 @@ class Measurement:
     accepted: int
     acceptance_rate: float | None
     limit_seconds: float | None = None
+    launches: int = 1
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from udaciheadline.evidence.statistics import detectable, geometric_mean, holm, mean, p_worse
+from udaciheadline.evidence.statistics import blocks, detectable, geometric_mean, holm, launch_mean, mean, p_worse
 from udaciheadline.records import Estimate
 
 # Hundredths, so that a spread is either none or far above rounding errors.
@@ -54,6 +54,30 @@ def test_a_mean_of_nothing_is_refused() -> None:
 @pytest.mark.parametrize("values", [[math.nan], [0.5, math.nan], [0.5, math.inf], [-math.inf, 0.5]])
 def test_a_mean_of_what_is_not_finite_is_not_a_number(values: list[float]) -> None:
     assert math.isnan(mean(values).value)
+
+
+@given(st.integers(1, 60), st.integers(1, 8))
+def test_every_value_belongs_to_one_launch_and_launches_differ_by_one_value_at_most(count: int, launches: int) -> None:
+    parts = blocks(count, launches)
+    assert [i for part in parts for i in part] == list(range(count))
+    assert len(parts) == launches
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_the_interval_of_several_launches_is_that_of_their_means() -> None:
+    assert launch_mean([1, 3, 4, 6, 8, 10], 3) == mean([2, 5, 9])
+
+
+def test_what_two_launches_differ_by_is_seen_however_many_values_each_has() -> None:
+    """Half of the values stand 0.1 above the others, as of a process that happens to be slower."""
+    values = [0.0, 0.01] * 50 + [0.1, 0.11] * 50
+    assert mean(values).low > 0
+    assert launch_mean(values, 2).low < 0
+
+
+@given(spread_samples)
+def test_one_launch_has_the_interval_of_its_values(values: list[float]) -> None:
+    assert launch_mean(values, 1) == mean(values)
 
 
 def test_a_difference_that_is_not_a_number_is_worse_for_certain() -> None:

@@ -14,6 +14,23 @@ def test_the_number_of_articles_stands_below() -> None:
     assert "n = 8 articles" in legend(text(SKIPPED, RECORD))
 
 
+@pytest.mark.parametrize(
+    ("launches", "said"),
+    [
+        ((3, 5), "over fresh processes of the row and of the reference: pruned 3, other 5."),
+        (
+            (1, 5),
+            "the reference: other 5. One process alone, so that how two of them differ is in no ± of speed: pruned.",
+        ),
+        ((1, 1), "One process alone, so that how two of them differ is in no ± of speed: pruned, other."),
+    ],
+)
+def test_it_says_of_how_many_processes_a_speed_up_is(launches: tuple[int, int], said: str) -> None:
+    names = zip(("pruned", "other"), launches, strict=True)
+    rows = [replace(RECORD, technique=name, measurement=replace(MEASUREMENT, launches=n)) for name, n in names]
+    assert said in legend(text(*rows))
+
+
 def test_rows_that_were_measured_on_other_numbers_of_articles_show_the_least_and_the_most() -> None:
     fewer = replace(RECORD, technique="other", measurement=replace(MEASUREMENT, count=3))
     assert "n = 3 to 8 articles" in legend(text(RECORD, fewer))

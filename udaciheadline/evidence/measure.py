@@ -113,9 +113,10 @@ def log_ratios(reference: Sequence[Generation], technique: Sequence[Generation])
 
 
 def summarise(
-    technique: Sequence[Generation], reference: Sequence[Generation], limit: float | None = None
+    technique: Sequence[Generation], reference: Sequence[Generation], limit: float | None = None, launches: int = 1
 ) -> Measurement:
-    """What one round an article, paired with the reference, amounts to; `limit` as in `limit_seconds`."""
+    """What one round an article, paired with the reference, amounts to, in so many `launches` of both; `limit` as in
+    `limit_seconds`."""
     seconds = sorted(g.seconds for g in technique)
     total = math.fsum(seconds)
     tokens = sum(len(g.token_ids) for g in technique)
@@ -133,7 +134,8 @@ def summarise(
         new_tokens=tokens,
         reference_new_tokens=sum(len(g.token_ids) for g in reference),
         reference_average_seconds=math.fsum(g.seconds for g in reference) / len(reference),
-        speed_up=geometric_mean(log_ratios(reference, technique)),
+        speed_up=geometric_mean(log_ratios(reference, technique), launches),
+        launches=launches,
         drafted=drafted,
         accepted=accepted,
         acceptance_rate=accepted / drafted if drafted else None,

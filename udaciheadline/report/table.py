@@ -86,6 +86,18 @@ def _gates(record: Record) -> str:
     return "~ " + ",".join(open_) if open_ else "pass"
 
 
+def _launches(records: Sequence[Record]) -> str:
+    """Over what the intervals of speed-ups are."""
+    counts = {record.technique: record.measurement.launches for record in records if record.measurement}
+    several = ", ".join(f"{name} {count}" for name, count in counts.items() if count > 1)
+    alone = ", ".join(name for name, count in counts.items() if count == 1)
+    line = f"A speed-up's ± is over fresh processes of the row and of the reference: {several}" if several else ""
+    if alone:
+        line += ". " if several else ""
+        line += f"One process alone, so that how two of them differ is in no ± of speed: {alone}"
+    return f"{line}."
+
+
 def _legend(records: Sequence[Record]) -> list[str]:
     lines = []
     measured = [record.measurement for record in records if record.measurement]
@@ -97,6 +109,7 @@ def _legend(records: Sequence[Record]) -> list[str]:
             f"article with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, "
             "paired. ±: half a 95 % interval, over articles. First: time to the first token."
         )
+        lines.append(_launches(records))
         if any("baseline" in record.speed_up_over for record in records):
             lines.append("x baseline goes by way of the reference: how that shifts from row to row is not in its ±.")
         if not all(measurement.p99_is_reliable for measurement in measured):

@@ -5,6 +5,7 @@ to one article in the same minute does not."""
 import time
 from collections.abc import Callable, Sequence
 
+from udaciheadline.evidence.statistics import blocks
 from udaciheadline.records import EngineSpec, Generation
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique, techniques
@@ -21,11 +22,20 @@ class Rounds:
     `own` are the technique's headlines, `others` those of the engines that it is compared with: the reference, and for
     some techniques another row (`_beside`). Where that one fails, only the comparison is lost, and `not_compared` says
     why. What the reference or the technique raises goes through.
+
+    The rounds are divided over `launches`: between two of them `relaunch` starts the technique anew and gives the
+    articles to warm up on, and the others are started anew too.
     """
 
-    def __init__(self, run: Run, technique: Technique, generate: Callable[[list[str]], list[Generation]]) -> None:
-        self._run, self._technique, self._generate = run, technique, generate
-        self.count = len(run.articles)
+    def __init__(
+        self,
+        run: Run,
+        technique: Technique,
+        generate: Callable[[list[str]], list[Generation]],
+        relaunch: Callable[[], Sequence[int]],
+    ) -> None:
+        self._run, self._technique, self._generate, self._relaunch = run, technique, generate, relaunch
+        self.count, self.launches = len(run.articles), 1
         self.own: list[Generation] = []
         self.others: dict[str, list[Generation]] = {REFERENCE: []}
         self.not_compared: dict[str, str] = {}
@@ -54,6 +64,11 @@ class Rounds:
         before every even round and after every odd one."""
         self._settle_debt()
         number = self._number
+        if number in {block.start for block in blocks(self.count, self.launches)} - {0}:
+            self._run.dismiss(self.others)
+            for article in self._relaunch():
+                self._run.progress(self._technique.name, "warming up again", 0, 1)
+                self._answer(article)
         self._number += 1
         self._run.progress(self._technique.name, "measuring", number, self.count)
         if number % 2 == 0:

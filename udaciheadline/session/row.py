@@ -33,6 +33,8 @@ from udaciheadline.workers.worker import Worker, WorkerError
 
 FEW_ARTICLES = 3  # for what is measured in a pass of its own, and however little time there is
 WARM_UP_SHARE = 0.3  # of a row's time is over, where there is a limit, when warming up ends
+MOST_LAUNCHES, FEWEST_LAUNCHES = 5, 3  # of a row where it is ours to choose; two have no interval to speak of
+LAUNCHES_SECONDS, LAUNCHES_SHARE = 5.0, 0.5  # that launches may take: so much, or that share of the rounds' time
 ROUNDS_SHARE = 0.6  # of a row's time, where there is a limit: jobs, memory and likelihood need the rest
 
 
@@ -51,11 +53,12 @@ class Row:
         self._began, self._seconds = time.monotonic(), run.row_seconds()
         self.status, self.reason = "ok", ""
         self._last_words, self._told = "", False  # of the worker, where it crashed or hung
-        self._rounds = Rounds(run, technique, self._generate)
+        self._rounds = Rounds(run, technique, self._generate, self._relaunch)
         self.generations = self._rounds.own
         self.reference_generations = self._rounds.others[REFERENCE]
         self._warm = False
         self._worker: Worker | None = None
+        self._build_seconds = math.nan  # the first worker's: a later one finds what that has compiled
         self._memory: Memory | None = None
         self._parallel: Parallel | None = None
         self._job: list[Generation] = []  # what the last job wrote
@@ -78,6 +81,7 @@ class Row:
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
             self._worker = run.start_worker(technique)
+            self._build_seconds = self._worker.build_seconds
 
     # -- the timed rounds --------------------------------------------------------------------------------------------
 
@@ -88,11 +92,33 @@ class Row:
             return
         self._warm = True
         with self._guarded():
+            start = time.monotonic()
             until = self._began + WARM_UP_SHARE * self._seconds
             seconds = self._rounds.warm_up(self._ask_all("warm_up", self.run.prompts)[0], until)
+            launch_seconds = self._build_seconds + time.monotonic() - start
         left = ROUNDS_SHARE * self._seconds - (time.monotonic() - self._began)
         if left < seconds * self._rounds.count:
             self._rounds.count = min(self._rounds.count, max(FEW_ARTICLES, int(left / seconds)))
+        self._rounds.launches = min(self._launches(launch_seconds, seconds), self._rounds.count)
+
+    def _launches(self, launch_seconds: float, round_seconds: float) -> int:
+        """How many there are: what the session asks for, or as many as are worth their time."""
+        if self.run.launches is not None:
+            return self.run.launches
+        if math.isfinite(self._seconds):  # more articles are of more use
+            return 1
+        others = sum(self.run.launch_seconds.get(name, 0.0) for name in self._rounds.others)
+        allowed = max(LAUNCHES_SECONDS, LAUNCHES_SHARE * round_seconds * self._rounds.count)
+        worth = 1 + int(allowed / (launch_seconds + others))
+        return min(worth, MOST_LAUNCHES) if worth >= FEWEST_LAUNCHES else 1
+
+    def _relaunch(self) -> list[int]:
+        """Starts the technique in a new process, with what is left of the time-out; the articles to warm up on."""
+        assert self._worker is not None
+        self._worker.close()
+        self._worker = self.run.start_worker(self.technique, self._worker.seconds_left)
+        articles: list[int] = self._ask_all("warm_up", self.run.prompts)[0]
+        return articles
 
     def next_round(self) -> int:
         """Prepares a round, untimed, and returns its number; see `Rounds`."""
@@ -234,7 +260,7 @@ class Row:
             with self._guarded():
                 own, _ = self._scoring.score(self.generations, self.reference_generations)
             ratios = [] if self.technique.offline else measure.log_ratios(self.reference_generations, self.generations)
-            self.run.answered[self.technique.name] = Answered(own, ratios)
+            self.run.answered[self.technique.name] = Answered(own, ratios, self._rounds.launches)
         assert self._scoring.answers is not None
         return self._scoring.answers
 
@@ -288,7 +314,7 @@ class Row:
             status=self.status,
             reason=self.reason,
             engine=self.technique.engine_for(self.run.spec),
-            build_seconds=worker.build_seconds if worker else None,
+            build_seconds=self._build_seconds if worker else None,
             build=worker.info if worker else None,
             measurement=measurement,
             speed_up_over=over,
@@ -312,7 +338,7 @@ class Row:
         with self._guarded():
             limits = self.run.limits()
         limit = measure.limit_seconds(self.info, self.generations, limits)
-        return measure.summarise(self.generations, self.reference_generations, limit)
+        return measure.summarise(self.generations, self.reference_generations, limit, self._rounds.launches)
 
     def _speed_ups(self) -> dict[str, Estimate]:
         """Paired speed-ups: over the engine that answered in turn with this one, and over earlier rows by what each of
@@ -326,8 +352,9 @@ class Row:
             for name in earlier & answered.keys()
         }
         beside = self._rounds.others.items()
+        launches = {name: min(self._rounds.launches, answered[name].launches) for name in logs}
         logs |= {name: measure.log_ratios(made, self.generations) for name, made in beside if name != REFERENCE}
-        return {name: geometric_mean(logs[name]) for name in sorted(logs)}
+        return {name: geometric_mean(logs[name], launches.get(name, self._rounds.launches)) for name in sorted(logs)}
 
     def _jobs(self, prompts: list[str]) -> list[list[str]]:
         """These prompts one by one; for an offline row, all of the session's as one job."""

@@ -6,7 +6,7 @@ them; beside it one rank for parallel rows, and the target alone for speculative
 import datetime
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ class Answered:
 
     answers: Answers
     log_ratios: list[float]
+    launches: int
 
 
 class Run:
@@ -54,6 +55,7 @@ class Run:
         useful_seconds: float = 0.0,
         hosts: Sequence["Here | Host"] = HERE,
         prompt: Prompt = NOTEBOOK,
+        launches: int | None = 1,
     ) -> None:
         self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
         self.articles = articles.articles
@@ -63,6 +65,7 @@ class Run:
         self.spec, self.thresholds, self.timeout, self.progress = spec, thresholds, timeout, progress
         self.settings, self.has_floor, self.batch_size = settings, has_floor, batch_size
         self.environment, self._hosts = machine(spec.device), hosts
+        self.launches = launches  # of each row; None: as many as are worth their time
         self.one_machine = len(hosts) == 1
         if not self.one_machine:
             self.environment["hosts"] = ", ".join(host.name for host in hosts)
@@ -70,6 +73,7 @@ class Run:
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._companions: dict[str, Worker] = {}
+        self.launch_seconds: dict[str, float] = {}  # that one of them takes to start and warm up
         self._reference_nll: list[float] = []
         self.heard: list[Generation] = []  # the reference's answers, one article at a time
         self.deadline, self.rows_left = math.inf, 1  # --minutes, and the rows that share what is left of them
@@ -83,10 +87,12 @@ class Run:
         try:
             if name not in self._companions:
                 self.progress(f"{name} beside it", "building", 0, 1)
+                start = time.monotonic()
                 worker = self._companions[name] = self.start_worker(techniques()[name])
                 for article in worker.call("warm_up", self.prompts):
                     self.progress(f"{name} beside it", "warming up", 0, 1)
                     self.useful_seconds += worker.call("generate", [self.prompts[article]])[0].seconds
+                self.launch_seconds[name] = time.monotonic() - start
             return self._companions[name].call(method, *args)
         except WorkerError as error:
             self._companions.pop(name, None)
@@ -100,15 +106,19 @@ class Run:
 
     def dismiss_companions(self) -> None:
         """Ends all but the reference: their memory is needed."""
-        for name in [name for name in self._companions if name != REFERENCE]:
-            self._companions.pop(name).close()
+        self.dismiss(name for name in list(self._companions) if name != REFERENCE)
 
-    def start_worker(self, technique: Technique) -> Worker:
+    def dismiss(self, names: Iterable[str]) -> None:
+        """Ends the engines of these names, where they are alive: whoever asks them again starts them anew."""
+        for name in names:
+            if name in self._companions:
+                self._companions.pop(name).close()
+
+    def start_worker(self, technique: Technique, timeout: float | None = None) -> Worker:
         """A worker with this technique's engine, which takes all articles; its build counts as useful time. Raises
         WorkerError, for one that is too long too: before anything is measured, and not when its turn comes."""
-        worker = Worker(
-            technique, replace(self.spec, engine=technique.engine_for(self.spec)), self.timeout, self._hosts
-        )
+        spec = replace(self.spec, engine=technique.engine_for(self.spec))
+        worker = Worker(technique, spec, self.timeout if timeout is None else timeout, self._hosts)
         self.useful_seconds += worker.build_seconds
         worker.call_all("check", self.prompts, self.completions)
         return worker

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from udaciheadline.workers.processes import Here
 
 OFFLINE_SIZE = 0.4  # of a row that is a job only: the reference does not answer beside it
-COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks")
+COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks", "launches")
 
 
 def chosen_techniques(option: Any) -> list[Technique]:
@@ -101,6 +101,7 @@ class Session:
             "skipped_rows": chosen.skipped,
             "prompt": prompt.name,
             "batch_size": option.batch_size or "auto",
+            "launches": option.launches or "auto",
             "grown_from_embedded_weights": bool(self._grown),
         }
         self.run = Run(
@@ -115,6 +116,7 @@ class Session:
             useful_seconds=starting,
             hosts=hosts,
             prompt=prompt,
+            launches=option.launches,
         )
         self.run.rows_left = len(rows)
         if option.minutes is not None:
