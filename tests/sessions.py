@@ -21,7 +21,8 @@ PATIENCE = 1800  # seconds: for a session that hangs; how fast a machine is deci
 
 def command(results: Path, *arguments: str) -> list[str]:
     tests = str(ROOT / "bench")
-    return [sys.executable, "-m", "pytest", tests, "--results", str(results), "--device", "cpu", *arguments]
+    options = ["--results", str(results), "--device", "cpu", "--launches", "1"]
+    return [sys.executable, "-m", "pytest", tests, *options, *arguments]
 
 
 # Neither Triton's interpreter nor a worker of pytest-xdist, in which pytest-benchmark measures nothing.

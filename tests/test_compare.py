@@ -22,13 +22,20 @@ def compared_sessions(folder: Path) -> Compared:
     for benchmark in run["benchmarks"]:
         benchmark["stats"]["mean"] /= 1000
     path.write_text(json.dumps(run), "utf-8")
-    sessions.append(bench(Path("r"), *few, "--technique", "kv-cache", "--benchmark-compare=0001", cwd=folder))
+    again = "--technique", "kv-cache", "--launches", "2", "--benchmark-compare=0001"
+    sessions.append(bench(Path("r"), *few, *again, cwd=folder))
     return folder / "r", sessions
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
     return compared_sessions(tmp_path_factory.mktemp("compared"))
+
+
+def test_a_row_is_launched_as_often_as_was_asked_for(compared: Compared) -> None:
+    results, _ = compared
+    first, _, second = (json.loads(line) for line in (results / "records.jsonl").read_text("utf-8").splitlines())
+    assert (first["measurement"]["launches"], second["measurement"]["launches"]) == (1, 2)
 
 
 def test_a_first_run_that_is_to_be_compared_says_that_there_is_none_to_compare_it_with(compared: Compared) -> None:
