@@ -138,12 +138,13 @@ class Stage:
         """Whether it writes tokens."""
         return self.layers.stop == self.of
 
-    def config(self, config: Any) -> Any:
-        """The configuration of a model of these layers alone, made of that of the whole."""
-        config.num_hidden_layers = len(self.layers)
-        if getattr(config, "layer_types", None):
-            config.layer_types = config.layer_types[self.layers.start : self.layers.stop]
-        return config
+    def config(self, whole: Any) -> Any:
+        """The configuration of a model of these layers alone."""
+        own = deepcopy(whole)
+        own.num_hidden_layers = len(self.layers)
+        if getattr(whole, "layer_types", None):
+            own.layer_types = whole.layer_types[self.layers.start : self.layers.stop]
+        return own
 
     def name_here(self, name: str) -> str | None:
         """What a weight of the whole model is called here; None: it is another stage's."""

@@ -14,6 +14,8 @@ from udaciheadline.workers.worker import WorkerError
 # OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
 # needs next: without a pause, a technique read 20 % slower beside the reference than alone.
 SETTLE_SECONDS = 0.01
+MOST_LAUNCHES, FEWEST_LAUNCHES = 5, 3  # where it is ours to choose; two have no interval to speak of
+LAUNCHES_SECONDS, LAUNCHES_SHARE = 5.0, 0.5  # that they may take: so much, or that share of the rounds, if it is more
 
 
 class Rounds:
@@ -58,6 +60,16 @@ class Rounds:
             self._run.progress(self._technique.name, "warming up", done, len(articles))
             seconds = self._answer(article).seconds
         return seconds + sum(generation.seconds for generation in self._others_answer(articles[-1]).values())
+
+    def divide(self, launches: int | None, launch_seconds: float, round_seconds: float) -> None:
+        """Divides the rounds over so many launches (None: as many as are worth their time), at most one a round.
+        A launch takes the technique `launch_seconds`, and a round takes all together `round_seconds`."""
+        if launches is None:
+            others = sum(self._run.launch_seconds.get(name, 0.0) for name in self.others)
+            allowed = max(LAUNCHES_SECONDS, LAUNCHES_SHARE * round_seconds * self.count)
+            worth = 1 + int(allowed / (launch_seconds + others))
+            launches = min(worth, MOST_LAUNCHES) if worth >= FEWEST_LAUNCHES else 1
+        self.launches = min(launches, self.count)
 
     def next(self) -> int:
         """Prepares a round, untimed, and returns its number, which is that of its article: the others answer here,

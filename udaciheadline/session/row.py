@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from udaciheadline.records import (
     Verdict,
 )
 from udaciheadline.report.timeline import write_profile
+from udaciheadline.session.jobs import Jobs
 from udaciheadline.session.rounds import Rounds
 from udaciheadline.session.run import Answered, Run
 from udaciheadline.session.scoring import Scoring
@@ -33,8 +33,6 @@ from udaciheadline.workers.worker import Worker, WorkerError
 
 FEW_ARTICLES = 3  # for what is measured in a pass of its own, and however little time there is
 WARM_UP_SHARE = 0.3  # of a row's time is over, where there is a limit, when warming up ends
-MOST_LAUNCHES, FEWEST_LAUNCHES = 5, 3  # of a row where it is ours to choose; two have no interval to speak of
-LAUNCHES_SECONDS, LAUNCHES_SHARE = 5.0, 0.5  # that launches may take: so much, or that share of the rounds' time
 ROUNDS_SHARE = 0.6  # of a row's time, where there is a limit: jobs, memory and likelihood need the rest
 
 
@@ -61,17 +59,13 @@ class Row:
         self._build_seconds = math.nan  # the first worker's: a later one finds what that has compiled
         self._memory: Memory | None = None
         self._parallel: Parallel | None = None
-        self._job: list[Generation] = []  # what the last job wrote
-        self._batch_size: int | None = None
-        self._refused: int | None = None  # a batch size that did not fit in memory
+        self._jobs = Jobs(run, technique, self._generate, lambda: self.prompts)
         self._throughput: Throughput | None = None
         self._scoring = Scoring(run, technique, self._ask_all)
         self._verdicts: list[Verdict] | None = None
         self.extra_info: dict[str, object] = {}  # of the latency benchmark; receives the whole row when it ends
-        if technique.offline and math.isfinite(self._seconds):
-            self._rounds.count = max(
-                FEW_ARTICLES, len(run.heard)
-            )  # what the reference need not answer for this row alone
+        if technique.offline and math.isfinite(self._seconds):  # what the reference need not answer for it alone
+            self._rounds.count = max(FEW_ARTICLES, len(run.heard))
         self.was_begun = False
         if reason := technique.unavailable(run.spec):
             self.status, self.reason = "skipped", reason
@@ -99,18 +93,9 @@ class Row:
         left = ROUNDS_SHARE * self._seconds - (time.monotonic() - self._began)
         if left < seconds * self._rounds.count:
             self._rounds.count = min(self._rounds.count, max(FEW_ARTICLES, int(left / seconds)))
-        self._rounds.launches = min(self._launches(launch_seconds, seconds), self._rounds.count)
-
-    def _launches(self, launch_seconds: float, round_seconds: float) -> int:
-        """How many there are: what the session asks for, or as many as are worth their time."""
-        if self.run.launches is not None:
-            return self.run.launches
-        if math.isfinite(self._seconds):  # more articles are of more use
-            return 1
-        others = sum(self.run.launch_seconds.get(name, 0.0) for name in self._rounds.others)
-        allowed = max(LAUNCHES_SECONDS, LAUNCHES_SHARE * round_seconds * self._rounds.count)
-        worth = 1 + int(allowed / (launch_seconds + others))
-        return min(worth, MOST_LAUNCHES) if worth >= FEWEST_LAUNCHES else 1
+        # Where time is limited, more articles are of more use than more processes.
+        wanted = 1 if self.run.launches is None and math.isfinite(self._seconds) else self.run.launches
+        self._rounds.divide(wanted, launch_seconds, seconds)
 
     def _relaunch(self) -> list[int]:
         """Starts the technique in a new process, with what is left of the time-out; the articles to warm up on."""
@@ -175,13 +160,13 @@ class Row:
             with self._guarded():
                 longest = [self.prompts[self._ask_all("warm_up", self.prompts)[0][0]]]
                 self._ask_all("reset_memory")
-                for prompts in self._jobs(longest):
+                for prompts in self._asked(longest):
                     size = self.batch_size if self.technique.offline else None
                     self.run.useful_seconds += self._generate(prompts, size)[0].seconds
                 peaks = self._ask_all("peak_memory")
                 self._memory = measure.together(peaks)
                 if len(peaks) > 1:
-                    jobs = (longest,), (self.prompts, self._job_size)
+                    jobs = (self.prompts[:FEW_ARTICLES],), (self.prompts, self._jobs.likely_size)
                     shares = [self._ask_all("communication_share", *job) for job in jobs]
                     self._parallel = measure.parallel(self.run.spec.device, self._ask_all("info"), peaks, *shares)
         return self._memory
@@ -189,49 +174,24 @@ class Row:
     def play_job(self, batch_size: int) -> float:
         """Generates all headlines as one job, `batch_size` at a time; seconds."""
         self.check()
-        self.run.progress(self.technique.name, "throughput", 0, 1)
         with self._guarded():
-            self._job = self._generate(self.prompts, batch_size)
-        self.run.useful_seconds += self._job[0].seconds
+            seconds = self._jobs.play(batch_size)
         if self.technique.offline:
-            self.generations = self._job
-        return self._job[0].seconds
+            self.generations = self._jobs.last
+        return seconds
 
     @property
     def batch_size(self) -> int:
         """Articles at a time in a job: what the session asks for, or the fastest."""
-        if self._batch_size is None:
-            self._batch_size = self.run.batch_size
-        if self._batch_size is None:
-            self._batch_size, self._refused = measure.best_batch_size(self._try_job, self.rounds)
-        return self._batch_size
-
-    @property
-    def _job_size(self) -> int:
-        """The same as far as it is known, for what is not worth a search."""
-        return self._batch_size or self.run.batch_size or self.rounds
-
-    def _try_job(self, size: int) -> tuple[float, int]:
-        self.play_job(size)  # the first job of a size warms up
-        return self.play_job(size), self._job[0].batch_size
+        self.check()
+        with self._guarded():
+            return self._jobs.size
 
     def keep_throughput(self, seconds: list[float]) -> Throughput:
         """Keeps the figures of the rounds that `play_job` took."""
-        middle = statistics.median(seconds)
-        fitted = self._job[0].batch_size
-        asked = min(self._batch_size or fitted, self.rounds)
         with self._guarded():
             limits = self.run.limits()
-        self._throughput = Throughput(
-            batch_size=fitted,
-            rounds=len(seconds),
-            headlines_per_second=self.rounds / middle,
-            new_tokens_per_second=sum(len(g.token_ids) for g in self._job) / middle,
-            refused_batch_size=asked if self._refused is None and fitted < asked else self._refused,
-            limit_per_second=measure.limit_per_second(self.info, self._job, limits),
-            times_over={name: self.rounds / middle / rate for name, rate in self.run.rates.items()},
-        )
-        self.run.rates[self.technique.name] = self._throughput.headlines_per_second
+        self._throughput = self._jobs.throughput(seconds, self.info, limits)
         return self._throughput
 
     def profile(self, folder: Path) -> tuple[Path, Path]:
@@ -241,11 +201,11 @@ class Row:
         self.run.progress(self.technique.name, "profiling", 0, 1)
         folder.mkdir(parents=True, exist_ok=True)
         trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
-        jobs = self._jobs(self.prompts[:FEW_ARTICLES])
+        jobs = self._asked(self.prompts[:FEW_ARTICLES])
         with self._guarded():
             if self.technique.parallel:
                 jobs.append(self.prompts)
-            found = self._ask_all("profile", jobs, self._job_size, str(trace))
+            found = self._ask_all("profile", jobs, self._jobs.likely_size, str(trace))
         write_profile(table, found, one_clock=self.run.one_machine)
         return trace, table
 
@@ -356,7 +316,7 @@ class Row:
         logs |= {name: measure.log_ratios(made, self.generations) for name, made in beside if name != REFERENCE}
         return {name: geometric_mean(logs[name], launches.get(name, self._rounds.launches)) for name in sorted(logs)}
 
-    def _jobs(self, prompts: list[str]) -> list[list[str]]:
+    def _asked(self, prompts: list[str]) -> list[list[str]]:
         """These prompts one by one; for an offline row, all of the session's as one job."""
         return [self.prompts] if self.technique.offline else [[prompt] for prompt in prompts]
 

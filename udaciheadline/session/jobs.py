@@ -1,0 +1,67 @@
+"""All articles of a row as one job: how many at a time, and what it comes to."""
+
+import statistics
+from collections.abc import Callable
+
+from udaciheadline.evidence import measure
+from udaciheadline.records import BuildInfo, Generation, Limits, Throughput
+from udaciheadline.session.run import Run
+from udaciheadline.techniques import Technique
+
+
+class Jobs:
+    """The jobs of one row. `generate` answers prompts so many at a time; `prompts` gives those of the row's articles,
+    whose number a session with little time settles late. `last` is what the last job wrote. What the worker raises
+    goes through."""
+
+    def __init__(
+        self,
+        run: Run,
+        technique: Technique,
+        generate: Callable[[list[str], int], list[Generation]],
+        prompts: Callable[[], list[str]],
+    ) -> None:
+        self._run, self._technique, self._generate, self._prompts = run, technique, generate, prompts
+        self.last: list[Generation] = []
+        self._size = run.batch_size
+        self._refused: int | None = None  # a size that did not fit in memory
+
+    def play(self, size: int) -> float:
+        """One job, `size` articles at a time; the engine's seconds."""
+        self._run.progress(self._technique.name, "throughput", 0, 1)
+        self.last = self._generate(self._prompts(), size)
+        self._run.useful_seconds += self.last[0].seconds
+        return self.last[0].seconds
+
+    @property
+    def size(self) -> int:
+        """Articles at a time: what the session asks for, or the fastest, which is searched once."""
+        if self._size is None:
+            self._size, self._refused = measure.best_batch_size(self._try, len(self._prompts()))
+        return self._size
+
+    @property
+    def likely_size(self) -> int:
+        """The same as far as it is known, for what is not worth a search."""
+        return self._size or len(self._prompts())
+
+    def throughput(self, seconds: list[float], info: BuildInfo, limits: Limits) -> Throughput:
+        """The figures of jobs like the last one that took so many seconds each, beside earlier rows' rates."""
+        count, fitted = len(self.last), self.last[0].batch_size
+        asked = min(self._size or fitted, count)
+        rate = count / statistics.median(seconds)
+        made = Throughput(
+            batch_size=fitted,
+            rounds=len(seconds),
+            headlines_per_second=rate,
+            new_tokens_per_second=sum(len(g.token_ids) for g in self.last) * rate / count,
+            refused_batch_size=asked if self._refused is None and fitted < asked else self._refused,
+            limit_per_second=measure.limit_per_second(info, self.last, limits),
+            times_over={name: rate / other for name, other in self._run.rates.items()},
+        )
+        self._run.rates[self._technique.name] = rate
+        return made
+
+    def _try(self, size: int) -> tuple[float, int]:
+        self.play(size)  # the first job of a size warms up
+        return self.play(size), self.last[0].batch_size
