@@ -93,12 +93,11 @@ class Judge:
     def __call__(self, damage):
         """The parity with the reference, and the verdict on it."""
         row = self._answers(self._engine(damage), TOGETHER)
+        ours = [g.token_ids for g in row.generations]
         preferences = {}
-        for i, position in enumerate(quality.differences(row, self._expected)):
-            ours = row.generations[i].token_ids
-            if position is not None and position < min(len(ours), len(self._theirs[i])):
-                asked = [self._prompts[i]], [self._theirs[i][: position + 1]], [ours[position]]
-                (preferences[i],) = self._reference.texts.preferences(*asked)
+        for i, position in quality.partings(ours, self._theirs).items():
+            asked = [self._prompts[i]], [self._theirs[i][: position + 1]], [ours[i][position]]
+            (preferences[i],) = self._reference.texts.preferences(*asked)
         evidence = gates.Evidence(
             articles=self._articles,
             answers=row,

@@ -14,7 +14,7 @@ from rouge_score import rouge_scorer
 from rows import answers
 
 from udaciheadline.evidence import quality, rouge
-from udaciheadline.evidence.quality import ROUGE_TYPES, first_difference, retention, score
+from udaciheadline.evidence.quality import ROUGE_TYPES, first_difference, partings, retention, score
 from udaciheadline.evidence.statistics import detectable, mean
 
 PAIRS = (
@@ -218,6 +218,11 @@ def test_rows_of_different_length_are_not_compared() -> None:
 
 def test_a_likelihood_that_is_not_a_number_scores_no_number() -> None:
     assert math.isnan(score(answers(nll=[math.nan] * 8), answers()).nll.value)
+
+
+def test_headlines_part_where_both_have_a_token_and_not_where_one_has_ended() -> None:
+    ours, theirs = [(1, 2), (1, 2, 3), (1, 2), (5,)], [(1, 2), (1, 4, 3), (1, 2, 3), (6, 7), (8,)]
+    assert partings(ours, theirs) == {1: 1, 3: 0}
 
 
 def test_retention_is_the_share_of_the_references_mean_and_not_the_mean_of_shares() -> None:

@@ -61,6 +61,13 @@ def differences(answers: Answers, reference: Answers) -> list[int | None]:
     return [first_difference(a.token_ids, b.token_ids) for a, b in pairs]
 
 
+def partings(ours: Sequence[Sequence[int]], theirs: Sequence[Sequence[int]]) -> dict[int, int]:
+    """The first position at which two rows have another token, by the number of the article, for as many as both have:
+    what `Parity.preferences` are asked for. Where one headline ends before it differs, there is no other token."""
+    first = {i: first_difference(a, b) for i, (a, b) in enumerate(zip(ours, theirs, strict=False))}
+    return {i: p for i, p in first.items() if p is not None and p < min(len(ours[i]), len(theirs[i]))}
+
+
 @dataclass(frozen=True)
 class Parity:
     """How a row's tokens compare with those that they must repeat.

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from udaciheadline.evidence import gates, quality
-from udaciheadline.evidence.quality import Answers, first_difference
+from udaciheadline.evidence.quality import Answers
 from udaciheadline.records import Estimate, Generation
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique
@@ -29,9 +29,7 @@ class Scoring:
             return
         exact = reference if earlier is None else earlier.generations
         theirs, ours = ([list(g.token_ids) for g in made] for made in (exact, own))
-        first = {i: first_difference(a, b) for i, (a, b) in enumerate(zip(ours, theirs, strict=False))}
-        parted = {i: p for i, p in first.items() if p is not None and p < min(len(ours[i]), len(theirs[i]))}
-        if parted:
+        if parted := quality.partings(ours, theirs):
             at = [(self._run.prompts[i], theirs[i][: p + 1], ours[i][p]) for i, p in parted.items()]
             preferred = self._run.ask(name, "preferences", *map(list, zip(*at, strict=True)))
             self._preferences = dict(zip(parted, preferred, strict=True))
