@@ -1,21 +1,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import ARTICLES, answers
+from judged import OTHER_TOKENS, PARITY, SAME_TOKENS, articles_named, evidence, verdict_of
+from rows import answers
 
-from udaciheadline.evidence.gates import Evidence, Thresholds, judge, judge_floor
-from udaciheadline.records import Estimate, Verdict
-
-GATES = Path(__file__).parents[2] / "bench" / "gates.toml"
-
-SAME = answers()
-SAME_TOKENS = (1, 2, 3, 4)
-OTHER_TOKENS = (1, 2, 9, 4)
-UNCERTAIN = Estimate(1.0, math.nan, math.nan)
+from udaciheadline.evidence.gates import Thresholds, judge, judge_floor
+from udaciheadline.records import Estimate
 
 # Losses of all articles: article 5 loses most, then 2, then 7.
 LOSSES = (0.30, 0.31, 0.40, 0.30, 0.32, 0.45, 0.30, 0.34)
@@ -25,40 +18,10 @@ NOISE = (0.1, 0.9, 0.2, 0.8, 0.1, 0.8, 0.1, 0.6)
 LESS_LIKELY = tuple(1.0 + loss for loss in LOSSES)
 
 
-def evidence(**changes: Any) -> Evidence:
-    """A row that does exactly what the reference does, unless `changes` says otherwise."""
-    values = {
-        "articles": ARTICLES,
-        "answers": answers("row"),
-        "reference": SAME,
-        "exact_to": "kv-cache",
-        "exact": SAME,
-        "dtype": "float32",
-        "weights_ratio": 1.0,
-        "speed_up": Estimate(1.0, 0.98, 1.02),
-    }
-    return Evidence(**(values | changes))
-
-
-def verdict_of(gate: str, thresholds: Thresholds, looked_at: Evidence) -> Verdict:
-    (verdict,) = (v for v in judge(thresholds, looked_at) if v.gate == gate)
-    return verdict
-
-
-def articles_named(verdict: Verdict) -> list[int]:
-    """The articles that the message shows, each of which must come with its headlines."""
-    lines = verdict.message.splitlines()[1:]
-    named = [int(line.split()[1].strip(",")) for line in lines]
-    for i, line in zip(named, lines, strict=True):
-        assert f"'reference wrote {i}' became 'row wrote {i}'" in line
-    return named
-
-
 # -- every gate ----------------------------------------------------------------------------------------------------
 
 ROUGE = Thresholds(rouge_retention_min=0.99)
 LIKELIHOOD = Thresholds(nll_increase_max=0.02)
-PARITY = Thresholds(parity_min=1.0)
 WORK = Thresholds(work_tolerance=0.1)
 WEIGHTS = Thresholds(weights_ratio_max=0.75)
 SPEED = Thresholds(speed_up_min=0.9)
@@ -219,100 +182,6 @@ def test_a_likelihood_that_is_not_a_number_fails() -> None:
     verdict = verdict_of("likelihood", LIKELIHOOD, evidence(answers=row))
     assert verdict.status == "fail"
     assert verdict.message.startswith("what it measures is not a number")
-
-
-# -- parity ----------------------------------------------------------------------------------------------------------
-
-MOSTLY_SAME = answers("row", tokens=[SAME_TOKENS] * 7 + [OTHER_TOKENS])
-BOTH_PARITIES = Thresholds(parity_min=1.0, parity_low_precision_min=0.8)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "status", "required"),
-    [("float32", "fail", 1.0), ("bfloat16", "pass", 0.8), ("float16", "pass", 0.8)],
-)
-def test_low_precision_has_a_parity_threshold_of_its_own(dtype: str, status: str, required: float) -> None:
-    verdict = verdict_of("parity", BOTH_PARITIES, evidence(answers=MOSTLY_SAME, dtype=dtype))
-    assert (verdict.status, verdict.required) == (status, required)
-
-
-def test_parity_in_low_precision_fails_below_its_own_threshold() -> None:
-    row = answers("row", tokens=[OTHER_TOKENS] * 8)
-    verdict = verdict_of("parity", BOTH_PARITIES, evidence(answers=row, dtype="bfloat16"))
-    assert verdict.status == "fail"
-    assert "bfloat16" in verdict.message
-
-
-@pytest.mark.parametrize(("dtype", "other"), [("float32", "parity_low_precision_min"), ("bfloat16", "parity_min")])
-def test_the_parity_threshold_of_the_other_precision_is_not_applied(dtype: str, other: str) -> None:
-    assert judge(Thresholds(**{other: 1.0}), evidence(answers=MOSTLY_SAME, dtype=dtype)) == []
-
-
-def test_parity_is_with_the_row_to_repeat_and_not_with_the_reference() -> None:
-    target = answers("target", tokens=[OTHER_TOKENS] * 8)
-    row = answers("row", tokens=[OTHER_TOKENS] * 8)
-    assert verdict_of("parity", PARITY, evidence(answers=row, exact_to="target", exact=target)).status == "pass"
-    assert verdict_of("parity", PARITY, evidence(exact_to="target", exact=target)).status == "fail"
-
-
-def test_a_parity_failure_shows_the_first_three_articles_that_differ() -> None:
-    row = answers("row", tokens=[SAME_TOKENS, OTHER_TOKENS] * 4)
-    assert articles_named(verdict_of("parity", PARITY, evidence(answers=row))) == [1, 3, 5]
-
-
-@pytest.mark.parametrize(
-    ("preferences", "measured"),
-    [
-        pytest.param({1: 0.25, 3: 0.1, 5: -0.5, 7: 0.0}, 1.0, id="near ties do not count"),
-        pytest.param({1: 0.26, 3: 0.1, 5: 4.0, 7: 0.0}, 0.75, id="what rounding does not explain counts"),
-        pytest.param({1: 0.1, 3: math.nan, 5: 0.1}, 0.75, id="what is not known counts"),
-    ],
-)
-def test_in_low_precision_a_headline_may_part_at_a_near_tie(preferences: dict[int, float], measured: float) -> None:
-    row = answers("row", tokens=[SAME_TOKENS, OTHER_TOKENS] * 4)
-    looked_at = evidence(answers=row, dtype="bfloat16", preferences=preferences, rounding=0.25)
-    assert verdict_of("parity", BOTH_PARITIES, looked_at).measured == measured
-
-
-def test_in_float32_a_near_tie_is_a_difference_like_any_other() -> None:
-    row = answers("row", tokens=[SAME_TOKENS, OTHER_TOKENS] * 4)
-    looked_at = evidence(answers=row, preferences={1: 0.0, 3: 0.0, 5: 0.0, 7: 0.0}, rounding=0.25)
-    assert verdict_of("parity", PARITY, looked_at).measured == 0.5
-
-
-def test_a_parity_failure_in_low_precision_shows_the_clearest_differences_and_how_clear_they_are() -> None:
-    row = answers("row", tokens=[SAME_TOKENS, OTHER_TOKENS] * 4)
-    looked_at = evidence(answers=row, dtype="bfloat16", preferences={1: 0.5, 3: 0.1, 5: 4.0, 7: 1.0}, rounding=0.25)
-    verdict = verdict_of("parity", Thresholds(parity_low_precision_min=0.95), looked_at)
-    assert articles_named(verdict) == [5, 7, 1]
-    assert "(+4.00 nats)" in verdict.message
-
-
-@pytest.mark.parametrize(
-    ("real", "status"), [(0, "pass"), (1, "inconclusive"), (2, "inconclusive"), (3, "fail"), (8, "fail")]
-)
-def test_real_differences_in_low_precision_must_be_more_than_chance_makes_of_the_share_that_is_allowed(
-    real: int, status: str
-) -> None:
-    """Of 8 headlines, each real with 5 %: one or more with 34 %, two or more with 5.7 %, three or more with 0.6 %."""
-    row = answers("row", tokens=[OTHER_TOKENS] * real + [SAME_TOKENS] * (8 - real))
-    looked_at = evidence(answers=row, dtype="bfloat16")
-    assert verdict_of("parity", Thresholds(parity_low_precision_min=0.95), looked_at).status == status
-
-
-@pytest.fixture
-def not_judged() -> Verdict:
-    return verdict_of("parity", PARITY, evidence(exact_to="target", exact=None))
-
-
-def test_parity_with_a_row_that_was_not_measured_is_not_judged(not_judged: Verdict) -> None:
-    assert not_judged.status == "not judged"
-    assert "'target'" in not_judged.message
-    assert math.isnan(not_judged.measured)
-
-
-def test_the_message_does_not_repeat_the_status_that_the_table_puts_before_it(not_judged: Verdict) -> None:
-    assert not not_judged.message.startswith(not_judged.status)
 
 
 # -- work and floor --------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ from rows import tokens
 from transformers import GPT2Config, LlamaForCausalLM, MistralConfig, Qwen2Config
 
 from udaciheadline.engines.compiled import CompiledEngine
-from udaciheadline.engines.compiled.llama import MAX_LENGTH, Llama, check
+from udaciheadline.engines.compiled.families import MAX_LENGTH, check
+from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.transformers import TransformersEngine
 from udaciheadline.records import Unsupported
 

@@ -27,13 +27,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from udaciheadline.checkpoints.division import Share, Stage, head_dim
+from udaciheadline.engines.compiled.families import check
 from udaciheadline.engines.compiled.ranks import Alone, Split
 from udaciheadline.records import Unsupported
-
-FAMILIES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-"""The models that are Llamas here: `model_type` in a configuration, and what people call it."""
-
-MAX_LENGTH = 4096  # of a text in tokens, prompt and headline together
 
 Attention = Callable[..., Tensor]
 """From queries, keys and values (m, q + 2n, d) before rotation, and a layer's part of the cache, to what each token
@@ -144,8 +140,8 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """The model, filled from a transformers Llama or another of the FAMILIES, whose weights it takes over layer by
-    layer: `source` is of no use afterwards, and no second copy of the weights is ever held.
+    """The model, filled from a transformers Llama or another of `families.FAMILIES`, whose weights it takes over layer
+    by layer: `source` is of no use afterwards, and no second copy of the weights is ever held.
 
     `length` is the longest text in tokens, prompt and headline together. Of several ranks, source is this one's
     `stage`, of which the first has the embedding and the last the head, or its `share` of every layer and of the
@@ -340,21 +336,3 @@ def can_pack(dtype: torch.dtype) -> bool:
 def _packed(weight: nn.Parameter) -> nn.Parameter:
     """The weight (o, i) in the order of the CPU's matrix library."""
     return nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None), requires_grad=False)
-
-
-def check(config: Any) -> None:
-    """Raises Unsupported for the configuration of a model that is none of the FAMILIES as they were published."""
-    if config.model_type not in FAMILIES:
-        *others, last = FAMILIES.values()
-        raise Unsupported(
-            f"it is a {config.model_type} model, and the compiled engine runs {', '.join(others)} and {last}"
-        )
-    for name, expected in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
-        if (value := getattr(config, name, expected)) != expected:
-            raise Unsupported(f"its {name} is {value!r}, and the compiled engine runs models with {expected!r}")
-    window = getattr(config, "sliding_window", None)  # None where a Qwen has one that it does not use
-    if window is not None and window < MAX_LENGTH:
-        raise Unsupported(
-            f"its tokens read only the last {window} tokens (sliding_window), and the compiled engine reads texts of "
-            f"up to {MAX_LENGTH} whole"
-        )

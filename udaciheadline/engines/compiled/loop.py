@@ -28,8 +28,9 @@ import torch
 from torch import distributed
 
 from udaciheadline.checkpoints.division import Share, Stage
+from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
-from udaciheadline.engines.compiled.llama import MAX_LENGTH, Llama
+from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
@@ -59,8 +60,8 @@ class _Text:
 
 
 class CompiledEngine:
-    """Greedy headlines from a transformers Llama, or another of `llama.FAMILIES`, whose weights it takes over (`source`
-    is of no use afterwards).
+    """Greedy headlines from a transformers Llama, or another of `families.FAMILIES`, whose weights it takes over
+    (`source` is of no use afterwards).
 
     With `alone`, what a single prompt needs is compiled at once; otherwise it is compiled when the first one comes, or,
     on a CPU, weights are packed for jobs, and nothing is compiled. `details` are the technique's own figures, passed
