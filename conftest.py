@@ -53,6 +53,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--dtype", choices=dtypes, default="auto", help="of every row; auto: bfloat16 where the GPU has it")
     add("--gates", type=Path, default=ROOT / "bench" / "gates.toml", help="thresholds (default: bench/gates.toml)")
     add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
+    baseline = "fail on what is worse than in that run: a file, a folder of baselines or of results, or a run's name"
+    add("--baseline", metavar="RUN", help=baseline)
     add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
     with contextlib.suppress(ValueError, argparse.ArgumentError):  # pytest-timeout has one of this name and meaning
         add("--timeout", type=float, help="seconds that one technique may take (default: 600)")
@@ -189,6 +191,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if found := saved.regressions(session.config._benchmarksession):
         session.config.stash[SESSION].regressions = found
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+    if prepared := session.config.stash.get(SESSION, None):
+        session.exitstatus = prepared.end(int(session.exitstatus))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -176,6 +176,22 @@ class Scores:
 
 
 @dataclass(frozen=True)
+class PerArticle:
+    """What a row was measured by, article by article: all that a later session needs to compare itself with it.
+
+    `log_ratios` are those of the reference's seconds over the technique's, in `launches` blocks of fresh processes
+    (nothing of a row that has jobs only); `job_log_ratios` the same of whole jobs, one a fresh process. `rouge1` is NaN
+    where ROUGE cannot see the true headline; `nll` is in nats a token.
+    """
+
+    log_ratios: tuple[float, ...]
+    launches: int
+    rouge1: tuple[float, ...]
+    nll: tuple[float, ...]
+    job_log_ratios: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What one gate says of one row: `status` is "pass", "fail", "inconclusive" or "not judged"."""
 
@@ -248,6 +264,7 @@ class Record:
     memory: Memory | None = None
     parallel: Parallel | None = None
     scores: Scores | None = None
+    per_article: PerArticle | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@ intervals of nothing, and an unpaired comparison of 50 headlines cannot see a lo
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from udaciheadline.records import Estimate
@@ -69,6 +70,38 @@ def p_worse(differences: Sequence[float]) -> float:
     if error == 0.0:
         return 0.0 if centre < 0 else 1.0
     return float(stdtr(len(differences) - 1, centre / error))
+
+
+@dataclass(frozen=True)
+class Welch:
+    """Two samples compared: the `difference` of their means with its 95 % interval, the probability `p_less` of one so
+    far below 0 or further if the true one were 0, and the loss `detectable` with 80 % power at 5 %."""
+
+    difference: Estimate
+    p_less: float
+    detectable: float
+
+
+def welch(values: Sequence[float], others: Sequence[float]) -> Welch:
+    """The mean of `values` minus that of `others`, by Welch's t test; a single value on either side proves nothing.
+
+    Samples without spread decide by the sign of their difference, as in `p_worse`.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    means = [math.fsum(sample) / len(sample) for sample in (values, others)]
+    centre = means[0] - means[1]
+    if min(len(values), len(others)) < 2:
+        return Welch(Estimate(centre, math.nan, math.nan), 1.0, math.nan)
+    squares = [_standard_error(sample, m) ** 2 for sample, m in zip((values, others), means, strict=True)]
+    if not (variance := sum(squares)):
+        return Welch(Estimate(centre, centre, centre), 0.0 if centre < 0 else 1.0, 0.0)
+    # Shares first: the squares of squares of small errors would be 0.
+    terms = ((square / variance) ** 2 / (len(s) - 1) for square, s in zip(squares, (values, others), strict=True))
+    degrees, error = 1 / sum(terms), math.sqrt(variance)
+    half = float(stdtrit(degrees, 0.975)) * error
+    power = float(stdtrit(degrees, 0.95) + stdtrit(degrees, 0.8)) * error
+    return Welch(Estimate(centre, centre - half, centre + half), float(stdtr(degrees, centre / error)), power)
 
 
 def p_at_least(count: int, of: int, share: float) -> float:

@@ -1,6 +1,7 @@
 """What a run says.
 
-Others use `table` (the end of a run, on the terminal), `progress` (while it lasts) and `timeline` (a profile as text).
+Others use `table` (the end of a run, on the terminal), `comparison` (of two runs), `progress` (while it lasts) and
+`timeline` (a profile as text).
 """
 
-__all__ = ["progress", "table", "timeline"]
+__all__ = ["comparison", "progress", "table", "timeline"]

@@ -14,8 +14,11 @@ from udaciheadline.workers.worker import WorkerError
 # OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
 # needs next: without a pause, a technique read 20 % slower beside the reference than alone.
 SETTLE_SECONDS = 0.01
-MOST_LAUNCHES, FEWEST_LAUNCHES = 5, 3  # where it is ours to choose; two have no interval to speak of
-LAUNCHES_SECONDS, LAUNCHES_SHARE = 5.0, 0.5  # that they may take: so much, or that share of the rounds, if it is more
+MOST_LAUNCHES, FEWEST_LAUNCHES = 5, 3  # where it is ours to choose; two give no interval to speak of
+LAUNCHES_SECONDS, LAUNCHES_SHARE = (
+    5.0,
+    0.5,
+)  # that more of them may take: so much, or that share of the rounds, if it is more
 
 
 class Rounds:
@@ -62,13 +65,14 @@ class Rounds:
         return seconds + sum(generation.seconds for generation in self._others_answer(articles[-1]).values())
 
     def divide(self, launches: int | None, launch_seconds: float, round_seconds: float) -> None:
-        """Divides the rounds over so many launches (None: as many as are worth their time), at most one a round.
+        """Divides the rounds over so many launches (None: as many as are worth their time, and no fewer than give an
+        interval: a first one that compiled is no measure of the others), at most one a round.
         A launch takes the technique `launch_seconds`, and a round takes all together `round_seconds`."""
         if launches is None:
             others = sum(self._run.launch_seconds.get(name, 0.0) for name in self.others)
             allowed = max(LAUNCHES_SECONDS, LAUNCHES_SHARE * round_seconds * self.count)
             worth = 1 + int(allowed / (launch_seconds + others))
-            launches = min(worth, MOST_LAUNCHES) if worth >= FEWEST_LAUNCHES else 1
+            launches = max(FEWEST_LAUNCHES, min(worth, MOST_LAUNCHES))
         self.launches = min(launches, self.count)
 
     def next(self) -> int:

@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from udaciheadline.records import (
     Measurement,
     Memory,
     Parallel,
+    PerArticle,
     Record,
     Scores,
     Throughput,
@@ -260,10 +260,14 @@ class Row:
         scores: Scores | None = None
         verdicts: list[Verdict] = []
         over: dict[str, Estimate] = {}
+        per_article: PerArticle | None = None
         if self.status == "ok" and self.generations:
             with contextlib.suppress(RowFailed):
                 own, reference = self.answers()
                 scores, verdicts = quality.score(own, reference, self._evidence().parity), self.verdicts()
+                answered = self.run.answered[self.technique.name]
+                rouge1, nll = map(tuple, (own.rouge["rouge1"], own.nll))
+                per_article = PerArticle(tuple(answered.log_ratios), answered.launches, rouge1, nll)
                 if not self.technique.offline:
                     measurement, over = self._measurement(), self._speed_ups()
         worker = self._worker
@@ -283,8 +287,9 @@ class Row:
             memory=self._memory,
             parallel=self._parallel,
             scores=scores,
+            per_article=per_article,
             verdicts=verdicts,
-            settings={**self.run.settings, **asdict(self.run.spec)},
+            settings=self.run.all_settings,
             environment=self.run.environment,
         )
 

@@ -4,10 +4,12 @@ them; beside it one rank for parallel rows, and the target alone for speculative
 """
 
 import datetime
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.data.articles import ArticleSet
@@ -57,13 +59,15 @@ class Run:
         prompt: Prompt = NOTEBOOK,
         launches: int | None = 1,
     ) -> None:
-        self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         self.articles = articles.articles
         self.skipped_rows = articles.skipped
         self.prompts = [prompt.fill(article.short_description) for article in self.articles]
         self.completions = [prompt.completion(article.headline) for article in self.articles]  # the true ones
         self.spec, self.thresholds, self.timeout, self.progress = spec, thresholds, timeout, progress
-        self.settings, self.has_floor, self.batch_size = settings, has_floor, batch_size
+        texts = json.dumps([self.prompts, self.completions]).encode()
+        self.settings = settings | {"fingerprint": hashlib.sha256(texts).hexdigest()[:12]}
+        self.has_floor, self.batch_size = has_floor, batch_size
         self.environment, self._hosts = machine(spec.device), hosts
         self.launches = launches  # of each row; None: as many as are worth their time
         self.one_machine = len(hosts) == 1
@@ -80,6 +84,11 @@ class Run:
         self._rounding: dict[str, float] = {}
         self._limits: Limits | None = None
         self._copy_rouge: dict[str, Estimate] | None = None
+
+    @property
+    def all_settings(self) -> dict[str, object]:
+        """What the session was asked for, and what that came to."""
+        return {**self.settings, **asdict(self.spec)}
 
     def ask(self, name: str, method: str, *args: Any) -> Any:
         """Calls the engine of a technique that others are compared with, starting it where it is not alive. Raises

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from udaciheadline.checkpoints import models
 from udaciheadline.data import articles, prompts
-from udaciheadline.evidence import gates
+from udaciheadline.evidence import compare, gates
 from udaciheadline.records import EngineSpec, Record, UsageError
-from udaciheadline.report import progress, table
+from udaciheadline.report import comparison, progress, table
+from udaciheadline.session import runs
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
-from udaciheadline.session.store import Store, table_row
+from udaciheadline.session.store import Store, plain, table_row
 from udaciheadline.techniques import Technique, select
 from udaciheadline.workers import processes, worker
 
@@ -96,6 +97,9 @@ class Session:
         self._grown = [name for name in (model, target) if name and name.startswith(models.SHAPE)]
         has_floor = (embedded or model in self._grown) and option.dataset == articles.EMBEDDED
         settings = {
+            "model_name": option.model,
+            "target_name": option.target or (models.EMBEDDED if embedded else ""),
+            "draft_name": option.draft or option.model,
             "dataset": option.dataset,
             "articles": len(chosen.articles),
             "skipped_rows": chosen.skipped,
@@ -119,10 +123,15 @@ class Session:
             launches=option.launches,
         )
         self.run.rows_left = len(rows)
+        like = [Record("", "", "", "skipped", settings=self.run.all_settings, environment=self.run.environment)]
+        self._baseline = runs.load(option.baseline, option.results, like) if option.baseline else None
+        if self._baseline:
+            compare.require_fit(like[0].settings, like[0].environment, self._baseline[0])
         if option.minutes is not None:
             self.run.deadline = time.monotonic() + 60 * option.minutes - (time.perf_counter() - self._start)
         if rows:
             self._build_reference()
+        self._compared_with_baseline = self._warning = ""
         self.compared = ""  # with what, in a sentence for the notes
         self.regressions: list[str] = []  # where this run is worse than that
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
@@ -150,10 +159,23 @@ class Session:
         self.store.append(record)
         self.store.write_table(self.records, self.run.copy_rouge())
         self.store.write_headlines(self.run.articles, self.headlines)
-        row.extra_info.update(table_row(record))
+        row.extra_info.update(table_row(record), record=plain(record))
         if row.was_begun:
             self.run.rows_left -= 1
             self.progress.technique_ended()
+
+    def end(self, exit_status: int) -> int:
+        """Notes how the session ended, and what is worse than in its baseline: the exit status, 1 where it was 0 and
+        something is."""
+        if self._baseline and self.records:
+            found = compare.compare(self._baseline, self.records)
+            self._compared_with_baseline = comparison.text(found)
+            exit_status = exit_status or int(bool(found.regressions))
+        try:
+            self.store.end(self.run.name, exit_status)
+        except OSError as error:
+            self._warning = f"{self.store.folder}: that this run ended cannot be written ({error.strerror})."
+        return exit_status
 
     def summary(self) -> dict[str, str]:
         """What the terminal shows in the end, by section; nothing where no row has ended."""
@@ -163,7 +185,8 @@ class Session:
             "headlines": table.samples(self.run.articles, self.headlines),
             "techniques": table.table(self.records, self.run.copy_rouge(), self._notes()),
         }
-        return sections | ({"regressions": "\n".join(self.regressions)} if self.regressions else {})
+        more = {"baseline": self._compared_with_baseline, "regressions": "\n".join(self.regressions)}
+        return sections | {title: text for title, text in more.items() if text}
 
     def _notes(self) -> list[str]:
         """What the reader of the table must know beside it."""
@@ -177,8 +200,7 @@ class Session:
             lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
-        if self.compared:
-            lines.append(self.compared)
+        lines += [line for line in (self.compared, self._warning) if line]
         if not processes.forks():
             lines.append(
                 "Workers were started anew, not forked: a library that is imported before them has touched CUDA."

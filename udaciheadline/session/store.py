@@ -1,19 +1,23 @@
 """What a run leaves behind: records as JSON lines, a table as CSV, and all headlines side by side.
 
 `records.jsonl` is append-only and holds every run: each row is one line, written and flushed as soon as its technique
-ends, so a fault loses at most the row in progress. The two CSV files show the latest run and are replaced whole.
+ends, so a fault loses at most the row in progress; `sessions.jsonl` has a line for each run that came to its end. The
+two CSV files show the latest run and are replaced whole.
 """
 
+import fcntl
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from udaciheadline.records import Article, Estimate, Record, UsageError
 from udaciheadline.report.table import COPY_TITLE
 
+RECORDS, SESSIONS = "records.jsonl", "sessions.jsonl"
 # The notebook's columns, in its order and units: seconds, headlines a second, MiB.
 NOTEBOOK_COLUMNS = (
     "Optimization Technique",
@@ -44,12 +48,23 @@ class Store:
 
     @property
     def _records(self) -> Path:
-        return self.folder / "records.jsonl"
+        return self.folder / RECORDS
 
     def append(self, record: Record) -> None:
         """Adds one row. A write that fails half-way (a full disk) is taken back, so the file stays whole lines."""
-        line = json.dumps(_plain(asdict(record)), allow_nan=False).encode() + b"\n"
-        with self._records.open("r+b", buffering=0) as file:  # unbuffered: nothing is left to be written on close
+        self._append(self._records, plain(record))
+
+    def end(self, run: str, exit_status: int) -> None:
+        """Notes in `sessions.jsonl` that a run came to its end, and with which exit status: one that was cut off before
+        has no such line, and cannot be promoted."""
+        path = self.folder / SESSIONS
+        path.touch()
+        self._append(path, {"run": run, "exit_status": exit_status})
+
+    def _append(self, path: Path, entry: Any) -> None:
+        line = json.dumps(entry, allow_nan=False).encode() + b"\n"
+        with path.open("r+b", buffering=0) as file:  # unbuffered: nothing is left to be written on close
+            fcntl.flock(file, fcntl.LOCK_EX)  # another session may write there: it is released with the file
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(end - 1)
@@ -62,16 +77,6 @@ class Store:
             except OSError:
                 file.truncate(end)
                 raise
-
-    def read(self) -> list[dict[str, Any]]:
-        """All rows of all runs, as plain dictionaries; a line that was cut off is left out."""
-        rows = []
-        for line in self._records.read_text("utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return rows
 
     def write_table(self, records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> None:
         """`results.csv`: the rows of this run, the notebook's columns first, and the row of copying the description."""
@@ -95,7 +100,7 @@ class Store:
         self._replace("headlines.csv", pandas.DataFrame(columns).to_csv(index=False))
 
     def _replace(self, name: str, text: str) -> None:
-        unfinished = self.folder / f".{name}.tmp"
+        unfinished = self.folder / f".{name}.{os.getpid()}.tmp"
         unfinished.write_text(text, "utf-8")
         unfinished.replace(self.folder / name)
 
@@ -131,10 +136,12 @@ def _flat(prefix: str, value: Any) -> dict[str, Any]:
     return {} if value is None or value != value else {prefix: value}
 
 
-def _plain(value: Any) -> Any:
-    """The value with NaN as None: JSON has no NaN."""
+def plain(value: Any) -> Any:
+    """The value (of a dataclass, as dictionaries) with NaN and infinity as None: JSON has neither."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and value != value else value
+        return [plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,77 @@
+"""`udaciheadline`: what is done with runs that are over. Measuring is `pytest bench`.
+
+Exit status: 0, 1 for a regression, 4 for what cannot be used, as pytest's.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from udaciheadline.evidence import compare as comparing
+from udaciheadline.records import UsageError
+from udaciheadline.report import comparison
+from udaciheadline.session import runs
+from udaciheadline.session.store import plain
+
+FORMATS = ("text", "markdown", "json")
+RUN = (
+    "a records file, a file that pytest-benchmark saved, a folder of baselines or results, or a run's name in --results"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command that `arguments` (default: those of the process) name; the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except UsageError as error:
+        print(f"udaciheadline: {error}", file=sys.stderr)
+        return 4
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="udaciheadline", description="Compares runs of `pytest bench`.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    results = argparse.ArgumentParser(add_help=False)
+    results.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")
+
+    compare = commands.add_parser(
+        "compare", parents=[results], help="what got slower, larger or worse; 1 where something did"
+    )
+    compare.add_argument("baseline", metavar="BASELINE", help=RUN)
+    compare.add_argument(
+        "current", metavar="CURRENT", nargs="?", help="the same (default: the latest run in --results)"
+    )
+    compare.add_argument("--format", choices=FORMATS, default="text", help="of what is printed (default: text)")
+    compare.set_defaults(run=_compare)
+
+    baseline = commands.add_parser("baseline", help="baselines, one a GPU and settings")
+    promote = baseline.add_subparsers(required=True, metavar="COMMAND").add_parser(
+        "promote", parents=[results], help="make a run that passed the baseline for its GPU and settings"
+    )
+    promote.add_argument("promoted", metavar="RUN", nargs="?", help="a run's name in --results (default: the latest)")
+    promote.add_argument("--baselines", type=Path, default=Path("baselines"), help="their folder (default: baselines)")
+    promote.set_defaults(run=_promote)
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> int:
+    current = runs.load(options.current, options.results) if options.current else runs.latest(options.results)
+    found = comparing.compare(runs.load(options.baseline, options.results, current), current)
+    if options.format == "json":
+        print(json.dumps(plain(found) | {"regressions": len(found.regressions)}, indent=2, allow_nan=False))
+    else:
+        print(comparison.markdown(found) if options.format == "markdown" else comparison.text(found))
+    return int(bool(found.regressions))
+
+
+def _promote(options: argparse.Namespace) -> int:
+    print(runs.promote(options.promoted, options.results, options.baselines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

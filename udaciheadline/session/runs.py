@@ -1,0 +1,187 @@
+"""Runs of earlier sessions: found, read and promoted to a baseline, with which later ones are compared.
+
+A run is named as its user knows it: by a records file (`.jsonl`, of several runs its latest), a file that
+pytest-benchmark has saved (`.json`), a folder (of results: its latest run; of baselines: the one that fits), or a run's
+name in the folder of results.
+
+Whatever such a file holds, it is read into `Record`s or refused in one sentence: cattrs checks every field's type.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from udaciheadline.evidence.compare import SETTINGS
+from udaciheadline.records import Record, UsageError
+from udaciheadline.session.store import RECORDS, SESSIONS, plain
+
+Run = list[Record]
+"""The rows of one run."""
+
+
+def load(reference: str, results: Path, like: Run | None = None) -> Run:
+    """The rows of the run that a user names so, beside those in the folder `results`; of a folder of baselines, the
+    one for the settings and GPU of the run `like`. Raises UsageError."""
+    path = Path(reference)
+    if path.is_dir():
+        if (path / RECORDS).exists():
+            return latest(path)
+        if like is None:
+            raise UsageError(f"{path}: there is no {RECORDS} in this folder: name one that a run was written to")
+        path = path / baseline_name(like)
+        if not path.exists():
+            raise UsageError(
+                f"{path}: there is no baseline for these settings and this device: promote a run with "
+                "`udaciheadline baseline promote`"
+            )
+    if path.is_file():
+        return _saved(path) if path.suffix == ".json" else _last(_read(path), path)
+    rows = [record for record in _read(results / RECORDS, cut_off=True) if record.run == reference]
+    if not rows:
+        raise UsageError(f"{reference}: this is neither a file, nor a folder, nor a run in {results}: name one of them")
+    return rows
+
+
+def latest(results: Path) -> Run:
+    """The rows of the latest run in a folder of results. Raises UsageError."""
+    return _last(_read(results / RECORDS, cut_off=True), results)
+
+
+def baseline_name(run: Run) -> str:
+    """The name of the file in which the baseline for a run's settings and device is kept."""
+    first = run[0]
+    settings = json.dumps({name: first.settings.get(name) for name in SETTINGS}, default=str)
+    device = re.sub("[^a-z0-9]+", "-", first.environment.get("gpu", "cpu").split(",")[0].lower()).strip("-")
+    return f"{device}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}.jsonl"
+
+
+def promote(reference: str | None, results: Path, baselines: Path) -> Path:
+    """Makes a run in `results` (None: the latest) the baseline for its settings and device; the file it is in.
+
+    Raises UsageError for a run that failed or did not come to its end, and where a row is worth no comparison.
+    """
+    run = load(reference, results) if reference else latest(results)
+    name = run[0].run
+    status = _exit_status(results, name)
+    if status is None:
+        raise UsageError(f"run {name}: it did not come to its end: promote one that did")
+    broken = [record.technique for record in run if record.status not in ("ok", "skipped")]
+    if status != 0 or broken:
+        why = f"exit status {status}" + (f"; {', '.join(broken)} broke off" if broken else "")
+        raise UsageError(f"run {name}: it failed ({why}): promote one that passed")
+    if not any(record.per_article for record in run):
+        raise UsageError(f"run {name}: no row of it was measured: promote one with rows")
+    path = baselines / baseline_name(run)
+    lines = "".join(json.dumps(plain(record), allow_nan=False) + "\n" for record in run)
+    try:
+        baselines.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".tmp")
+        unfinished.write_text(lines, "utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise UsageError(f"{path}: it cannot be written ({error.strerror}): give another --baselines") from error
+    return path
+
+
+def _exit_status(results: Path, name: str) -> int | None:
+    """That of the session of this run; None where it did not come to its end."""
+    for entry in reversed(_entries(results / SESSIONS, cut_off=True)) if (results / SESSIONS).exists() else ():
+        if isinstance(entry, Mapping) and entry.get("run") == name and isinstance(entry.get("exit_status"), int):
+            return int(entry["exit_status"])
+    return None
+
+
+def _last(records: Run, path: Path) -> Run:
+    if not records:
+        raise UsageError(f"{path}: there is no run in it: measure one with `pytest bench`")
+    return [record for record in records if record.run == records[-1].run]
+
+
+def _entries(path: Path, *, cut_off: bool = False) -> list[Any]:
+    """What the lines of a file hold; where a line may have been `cut_off`, without those that are no JSON."""
+    try:
+        lines = path.read_text("utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: it cannot be read ({error}): name a run that can") from None
+    entries = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                entries.append(json.loads(line))
+            except (ValueError, RecursionError):
+                if not cut_off:
+                    raise UsageError(f"{path}, line {number}: it is cut off or damaged: name a whole file") from None
+    return entries
+
+
+def _read(path: Path, *, cut_off: bool = False) -> Run:
+    return _structure(_entries(path, cut_off=cut_off), path)
+
+
+def _saved(path: Path) -> Run:
+    """The rows in a file that pytest-benchmark has saved."""
+    try:
+        benchmarks = json.loads(path.read_text("utf-8"))["benchmarks"]
+        found = [benchmark["extra_info"]["record"] for benchmark in benchmarks if "record" in benchmark["extra_info"]]
+    except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path}: it is no run that pytest-benchmark has saved ({reason}): name one") from None
+    return _last(_structure(found, path), path)
+
+
+def _structure(entries: Sequence[Any], path: Path) -> Run:
+    import cattrs
+
+    converter = cattrs.Converter()
+    for kind in (bool, int, str):
+        converter.register_structure_hook(kind, _exactly(kind))
+    converter.register_structure_hook(float, _float)
+    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
+    records = []
+    for number, entry in enumerate(entries, 1):
+        try:
+            if not isinstance(entry, Mapping):
+                raise TypeError("not an object")
+            record = converter.structure(entry, Record)
+            _check(record)
+        except Exception as error:
+            what = cattrs.transform_error(error)[0] if isinstance(error, cattrs.BaseValidationError) else error
+            raise UsageError(
+                f"{path}: row {number} is not one that `pytest bench` has written ({what}): name a whole file"
+            ) from None
+        records.append(record)
+    return records
+
+
+def _exactly(kind: type) -> Any:
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(f"{value!r:.40} is no {kind.__name__}")
+        return value
+
+    return structure
+
+
+def _float(value: Any, _: Any) -> float:
+    """JSON has no NaN: None stands for it."""
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{value!r:.40} is no number")
+    return float(value)
+
+
+def _check(record: Record) -> None:
+    """Raises ValueError for figures that no session has."""
+    if (found := record.per_article) is None:
+        return
+    if len(found.rouge1) != len(found.nll) or not found.rouge1:
+        raise ValueError("its articles have other numbers of scores")
+    if not 1 <= found.launches <= max(len(found.log_ratios), 1):
+        raise ValueError(f"{len(found.log_ratios)} articles in {found.launches} launches")
+    if not all(map(math.isfinite, (*found.log_ratios, *found.job_log_ratios))):
+        raise ValueError("a ratio of seconds is no number")
