@@ -12,6 +12,7 @@ from udaciheadline.records import (
     Generation,
     Measurement,
     Memory,
+    PerArticle,
     Record,
     Scores,
     Throughput,
@@ -69,6 +70,7 @@ SCORES = Scores(
     first_difference_earliest=2,
     first_difference_median=5.0,
 )
+PER_ARTICLE = PerArticle((0.7, 0.69, 0.68, 0.71, 0.72, 0.67, 0.7, 0.69), 4, (0.5,) * 8, (1.75,) * 8)
 RECORD = Record(
     run="20250102T030405Z",
     technique="pruned",
@@ -81,6 +83,7 @@ RECORD = Record(
     throughput=Throughput(batch_size=16, rounds=3, headlines_per_second=40.0, new_tokens_per_second=320.0),
     memory=Memory((), (), 700 * 2**20),
     scores=SCORES,
+    per_article=PER_ARTICLE,
     verdicts=[Verdict("rouge1", "pass", 0.99, 0.97, "kept"), Verdict("work", "pass", 0.0, 0.1, "the same work")],
     settings={"articles": 8, "device": "cpu"},
     environment={"python": "3"},

@@ -22,7 +22,7 @@ def compared_sessions(folder: Path) -> Compared:
     for benchmark in run["benchmarks"]:
         benchmark["stats"]["mean"] /= 1000
     path.write_text(json.dumps(run), "utf-8")
-    again = "--technique", "kv-cache", "--launches", "2", "--benchmark-compare=0001"
+    again = "--technique", "kv-cache", "--launches", "2", "--benchmark-compare=0001", "--baseline", "r"
     sessions.append(bench(Path("r"), *few, *again, cwd=folder))
     return folder / "r", sessions
 
@@ -67,3 +67,13 @@ def test_a_run_that_is_worse_than_the_limit_fails_without_a_trace_of_the_harness
     _, _, section = second.stdout.partition(" regressions ")
     assert re.search(r"^test_latency\[kv-cache\] \(0001_\w+\): Field 'mean' has failed", section, re.MULTILINE)
     assert "Traceback" not in second.stdout + second.stderr
+
+
+def test_a_run_is_compared_with_its_baseline_and_how_each_ended_is_noted(compared: Compared) -> None:
+    results, (_, second) = compared
+    _, _, section = second.stdout.partition("= baseline =")
+    assert re.search(r"^kv-cache\s+speed\s.*\snot judged$", section, re.MULTILINE)
+    assert "No regression. Run" in section
+    assert "Only in the baseline, so not compared: tensor-parallel." in section
+    ended = [json.loads(line) for line in (results / "sessions.jsonl").read_text("utf-8").splitlines()]
+    assert [session["exit_status"] for session in ended] == [0, 1]

@@ -207,7 +207,9 @@ class Throughput:
     """All articles as one job, `batch_size` at a time: the median of `rounds` rounds.
 
     `refused_batch_size` is a larger one that did not fit in memory. `limit_per_second` is how many headlines there
-    would be if nothing but the arithmetic of matrix products took time. `times_over` holds how many times the rates of
+    would be if nothing but the arithmetic of matrix products took time. `speed_up` is that
+    over the reference's jobs, written in turn with these, each round in a fresh process of both (None: the rounds had
+    one process, as those of a row that has a latency do). `times_over` holds how many times the rates of
     earlier rows that is, by their names.
     """
 
@@ -218,6 +220,7 @@ class Throughput:
     refused_batch_size: int | None = None
     limit_per_second: float | None = None
     times_over: dict[str, float] = field(default_factory=dict)
+    speed_up: Estimate | None = None
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,21 @@
 import math
 
+import numpy
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from udaciheadline.evidence.statistics import blocks, detectable, geometric_mean, holm, launch_mean, mean, p_worse
+from udaciheadline.evidence.statistics import (
+    blocks,
+    detectable,
+    geometric_mean,
+    holm,
+    launch_mean,
+    mean,
+    p_worse,
+    welch,
+)
 from udaciheadline.records import Estimate
 
 # Hundredths, so that a spread is either none or far above rounding errors.
@@ -167,3 +177,30 @@ def test_a_detectable_loss_is_found_with_the_power_asked_for(power: float) -> No
 
 def test_one_difference_can_detect_nothing() -> None:
     assert math.isnan(detectable([0.1]))
+
+
+# -- two samples -----------------------------------------------------------------------------------------------------
+
+
+@given(spread_samples, spread_samples)
+def test_two_samples_are_compared_as_scipy_does(values: list[float], others: list[float]) -> None:
+    found, expected = welch(values, others), stats.ttest_ind(values, others, equal_var=False, alternative="less")
+    interval = stats.ttest_ind(values, others, equal_var=False).confidence_interval()
+    assert found.p_less == pytest.approx(expected.pvalue, abs=1e-9)
+    assert (found.difference.low, found.difference.high) == pytest.approx(tuple(interval), abs=1e-9)
+
+
+def test_a_single_value_on_either_side_proves_nothing() -> None:
+    assert welch([1.0], [5.0, 6.0]).p_less == welch([1.0, 2.0], [5.0]).p_less == 1.0
+
+
+@pytest.mark.parametrize(("values", "p"), [([1.0, 1.0], 0.0), ([2.0, 2.0], 1.0), ([3.0, 3.0], 1.0)])
+def test_samples_without_spread_decide_by_their_sign(values: list[float], p: float) -> None:
+    assert welch(values, [2.0, 2.0]).p_less == p
+
+
+def test_what_is_detectable_between_two_samples_is_found_that_often() -> None:
+    draws = numpy.random.default_rng(0).normal(size=(2000, 10))
+    loss = numpy.mean([welch(list(d[:5]), list(d[5:])).detectable for d in draws])
+    found = numpy.mean([welch(list(d[:5] - loss), list(d[5:])).p_less < 0.05 for d in draws])
+    assert found == pytest.approx(0.8, abs=0.05)

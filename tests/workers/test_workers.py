@@ -11,8 +11,9 @@ from udaciheadline.checkpoints.models import resolve
 from udaciheadline.data.prompts import prompt_for
 from udaciheadline.records import EngineSpec, UsageError
 from udaciheadline.techniques import techniques
+from udaciheadline.workers.machine import machine
 from udaciheadline.workers.processes import Here, redact
-from udaciheadline.workers.worker import Worker, WorkerError, choose_device, choose_ranks, machine
+from udaciheadline.workers.worker import Worker, WorkerError, choose_device, choose_ranks
 
 PROMPT = prompt_for(
     "Strollers will not be free of smoke, because the council in Orrmarch declined to forbid cigarettes."
@@ -164,7 +165,7 @@ def test_a_gpu_that_is_not_there_is_a_usage_error() -> None:
 
 
 def test_the_machine_is_described_with_the_versions_that_numbers_depend_on() -> None:
-    assert {"python", "torch", "transformers", "bitsandbytes", "threads"} <= machine("cpu").keys()
+    assert {"python", "torch", "transformers", "bitsandbytes", "threads", "cores", "cpu"} <= machine("cpu").keys()
 
 
 def test_tokens_never_leave_in_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

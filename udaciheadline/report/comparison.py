@@ -18,7 +18,7 @@ def text(comparison: Comparison) -> str:
     rows = [_COLUMNS, *map(_cells, comparison.changes)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = [
-        "  ".join([row[0].ljust(widths[0]), row[1].ljust(widths[1]), *map(str.rjust, row[2:], widths[2:])])
+        "  ".join([row[0].ljust(widths[0]), row[1].ljust(widths[1]), *map(str.rjust, row[2:], widths[2:])]).rstrip()
         for row in rows
     ]
     lines.insert(1, "-" * max(map(len, lines)))
@@ -41,7 +41,7 @@ def _sentences(comparison: Comparison) -> list[str]:
     lines += [f"{c.technique}: {c.reason}." for c in found if c.reason]
     if any(change.verdict == BY_CHANCE for change in comparison.changes):
         lines.append(
-            "~: beyond what is allowed, and within chance: measure with more --launches (speed) or --articles (the others)."
+            "~: beyond what is allowed, and within chance: measure with more --launches (speed) or --articles (others)."
         )
     if unjudged := [change for change in comparison.changes if change.verdict == NOT_JUDGED]:
         reasons = dict.fromkeys(change.reason for change in unjudged)

@@ -131,7 +131,10 @@ def _legend(records: Sequence[Record]) -> list[str]:
     for record in records:
         if (t := record.throughput) is not None and t.refused_batch_size is not None:
             lines.append(f"{record.technique}: {t.refused_batch_size} articles at a time did not fit in memory.")
-        if t is not None and record.measurement is None and REFERENCE in t.times_over:
+        if t is not None and t.speed_up is not None:
+            line = f"{record.technique}: {_interval(t.speed_up, '.2f')} times the offline rate of {REFERENCE}"
+            lines.append(f"{line}, in turn with it, in {t.rounds} fresh processes of each.")
+        elif t is not None and record.measurement is None and REFERENCE in t.times_over:
             lines.append(f"{record.technique}: {t.times_over[REFERENCE]:.2f} times the offline rate of {REFERENCE}.")
         if (m := record.measurement) is not None and m.acceptance_rate is not None:
             line = f"{record.technique}: {m.drafted} tokens drafted, {m.accepted} accepted ({m.acceptance_rate:.1%})"

@@ -4,9 +4,10 @@ import statistics
 from collections.abc import Callable
 
 from udaciheadline.evidence import measure
+from udaciheadline.evidence.statistics import geometric_mean
 from udaciheadline.records import BuildInfo, Generation, Limits, Throughput
 from udaciheadline.session.run import Run
-from udaciheadline.techniques import Technique
+from udaciheadline.techniques import REFERENCE, Technique
 
 
 class Jobs:
@@ -23,6 +24,7 @@ class Jobs:
     ) -> None:
         self._run, self._technique, self._generate, self._prompts = run, technique, generate, prompts
         self.last: list[Generation] = []
+        self.log_ratios: list[float] = []  # of the reference's seconds over these, where jobs are paired
         self._size = run.batch_size
         self._refused: int | None = None  # a size that did not fit in memory
 
@@ -45,6 +47,14 @@ class Jobs:
         """The same as far as it is known, for what is not worth a search."""
         return self._size or len(self._prompts())
 
+    def play_reference(self) -> float:
+        """The same job, by a fresh process of the reference, at the size that was its fastest; the engine's seconds."""
+        self._run.dismiss([REFERENCE])
+        size = self._run.job_sizes.get(REFERENCE, self.likely_size)
+        seconds: float = self._run.ask(REFERENCE, "generate", self._prompts(), size)[0].seconds
+        self._run.useful_seconds += seconds
+        return seconds
+
     def throughput(self, seconds: list[float], info: BuildInfo, limits: Limits) -> Throughput:
         """The figures of jobs like the last one that took so many seconds each, beside earlier rows' rates."""
         count, fitted = len(self.last), self.last[0].batch_size
@@ -57,9 +67,10 @@ class Jobs:
             new_tokens_per_second=sum(len(g.token_ids) for g in self.last) * rate / count,
             refused_batch_size=asked if self._refused is None and fitted < asked else self._refused,
             limit_per_second=measure.limit_per_second(info, self.last, limits),
+            speed_up=geometric_mean(self.log_ratios) if self.log_ratios else None,
             times_over={name: rate / other for name, other in self._run.rates.items()},
         )
-        self._run.rates[self._technique.name] = rate
+        self._run.rates[self._technique.name], self._run.job_sizes[self._technique.name] = rate, fitted
         return made
 
     def _try(self, size: int) -> tuple[float, int]:

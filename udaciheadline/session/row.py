@@ -25,7 +25,7 @@ from udaciheadline.records import (
 )
 from udaciheadline.report.timeline import write_profile
 from udaciheadline.session.jobs import Jobs
-from udaciheadline.session.rounds import Rounds
+from udaciheadline.session.rounds import FEWEST_LAUNCHES, Rounds
 from udaciheadline.session.run import Answered, Run
 from udaciheadline.session.scoring import Scoring
 from udaciheadline.techniques import REFERENCE, Technique
@@ -60,6 +60,7 @@ class Row:
         self._memory: Memory | None = None
         self._parallel: Parallel | None = None
         self._jobs = Jobs(run, technique, self._generate, lambda: self.prompts)
+        self._reference_job: float | None = None  # seconds of the last one
         self._throughput: Throughput | None = None
         self._scoring = Scoring(run, technique, self._ask_all)
         self._verdicts: list[Verdict] | None = None
@@ -178,7 +179,29 @@ class Row:
             seconds = self._jobs.play(batch_size)
         if self.technique.offline:
             self.generations = self._jobs.last
+        if self._reference_job is not None:
+            self._jobs.log_ratios.append(math.log(self._reference_job / seconds))
         return seconds
+
+    @property
+    def job_launches(self) -> int:
+        """The fresh processes that the timed jobs are divided over, one each: several where they are all that there is
+        to time, and time is not limited."""
+        if not self.technique.offline or math.isfinite(self._seconds):
+            return 1
+        return self.run.launches or FEWEST_LAUNCHES
+
+    def next_job(self) -> None:
+        """Prepares a timed job, untimed: where each has a process of its own, the row's and the reference's start anew,
+        and the reference writes the same job."""
+        self.check()
+        if self.job_launches == 1:
+            return
+        with self._guarded():
+            if self._reference_job is not None:
+                self._relaunch()
+                self._jobs.play(self._jobs.size)
+            self._reference_job = self._jobs.play_reference()
 
     @property
     def batch_size(self) -> int:
@@ -266,8 +289,9 @@ class Row:
                 own, reference = self.answers()
                 scores, verdicts = quality.score(own, reference, self._evidence().parity), self.verdicts()
                 answered = self.run.answered[self.technique.name]
-                rouge1, nll = map(tuple, (own.rouge["rouge1"], own.nll))
-                per_article = PerArticle(tuple(answered.log_ratios), answered.launches, rouge1, nll)
+                ratios, jobs = tuple(answered.log_ratios), tuple(self._jobs.log_ratios)
+                rouge1, nll = tuple(own.rouge["rouge1"]), tuple(own.nll)
+                per_article = PerArticle(ratios, answered.launches, rouge1, nll, jobs)
                 if not self.technique.offline:
                     measurement, over = self._measurement(), self._speed_ups()
         worker = self._worker

@@ -20,7 +20,8 @@ from udaciheadline.evidence.quality import Answers
 from udaciheadline.evidence.statistics import mean
 from udaciheadline.records import BuildInfo, EngineSpec, Estimate, Generation, Limits
 from udaciheadline.techniques import REFERENCE, Technique, techniques
-from udaciheadline.workers.worker import HERE, Worker, WorkerError, machine
+from udaciheadline.workers.machine import machine
+from udaciheadline.workers.worker import HERE, Worker, WorkerError
 
 if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
@@ -75,6 +76,7 @@ class Run:
             self.environment["hosts"] = ", ".join(host.name for host in hosts)
         self.answered: dict[str, Answered] = {}
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
+        self.job_sizes: dict[str, int] = {}  # and how many articles at a time those took
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._companions: dict[str, Worker] = {}
         self.launch_seconds: dict[str, float] = {}  # that one of them takes to start and warm up

@@ -9,13 +9,9 @@ together; the first one's answer counts. Whatever happens to one of them ends th
 over those that `torchrun --nnodes` started (`hosts.py`): what is done with them is the same.
 """
 
-import contextlib
-import platform
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
@@ -191,11 +187,6 @@ def placed(ranks: int, hosts: Sequence["Here | Host"]) -> list[tuple["Here | Hos
     ]
 
 
-def machine(device: str) -> dict[str, str]:
-    """What the numbers depend on: versions, threads, and the GPU with its driver and CUDA version."""
-    return elsewhere(_machine, device)
-
-
 def choose_device(device: str, dtype: str) -> tuple[str, str]:
     """The device and the dtype's name that "auto" stands for; the same for every row.
 
@@ -232,19 +223,3 @@ def choose_ranks(ranks: int | None, device: str, hosts: Sequence["Here | Host"] 
                 f"--ranks {chosen}: PyTorch finds {has} CUDA GPUs {where}, and each rank needs one: ask for fewer"
             )
     return chosen
-
-
-def _machine(device: str) -> dict[str, str]:
-    import torch
-
-    names = ("torch", "transformers", "accelerate", "bitsandbytes", "datasets", "evaluate", "rouge_score")
-    found = {"python": platform.python_version()} | {name: version(name) for name in names}
-    found["threads"] = str(torch.get_num_threads())
-    if device == "cuda":
-        found["gpu"] = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        found["cuda"] = str(torch.version.cuda)
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-            output = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout
-            found["gpu_driver"] = output.splitlines()[0].strip()
-    return found

@@ -1,0 +1,163 @@
+"""Two runs side by side: what is a regression, what is chance, and what cannot be said."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rows import PER_ARTICLE, RECORD, broken
+
+from udaciheadline.evidence.compare import ONE_PROCESS, Change, Comparison, compare, require_fit
+from udaciheadline.records import BuildInfo, Memory, Record, UsageError
+
+
+def row(record: Record = RECORD, **per_article: Any) -> Record:
+    return replace(record, per_article=replace(PER_ARTICLE, **per_article))
+
+
+def slower(record: Record, share: float) -> Record:
+    """The row when it takes so much more time than it did."""
+    found = record.per_article
+    assert found is not None
+    return row(record, log_ratios=tuple(ratio - math.log1p(share) for ratio in found.log_ratios))
+
+
+def the(comparison: Comparison, metric: str) -> Change:
+    (found,) = (change for change in comparison.changes if change.metric == metric)
+    return found
+
+
+def verdict(metric: str, after: Record, before: Record = RECORD) -> str:
+    return the(compare([before], [after]), metric).verdict
+
+
+def test_a_run_against_itself_has_changed_nowhere() -> None:
+    found = compare([RECORD], [RECORD])
+    assert {change.metric for change in found.changes} == {"speed", "ROUGE-1", "NLL", "weights", "peak"}
+    assert {change.verdict for change in found.changes} == {"same"}
+    assert found.regressions == []
+
+
+def test_a_row_that_is_slower_by_more_than_its_launches_differ_is_a_regression() -> None:
+    change = the(compare([RECORD], [slower(RECORD, 0.1)]), "speed")
+    assert change.verdict == "regression"
+    assert change.worse == pytest.approx(1 - 1 / 1.1)
+    assert change.change.low < change.change.value < change.change.high < 0
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.02, "same"), (-0.02, "same"), (-0.2, "improvement")])
+def test_what_is_within_the_margin_is_the_same_and_what_is_faster_is_better(share: float, said: str) -> None:
+    assert verdict("speed", slower(RECORD, share)) == said
+
+
+def test_a_loss_that_launches_differ_by_is_chance() -> None:
+    noisy = row(log_ratios=(0.2, 0.2, 0.9, 0.9, 0.3, 0.3, 1.0, 1.0))
+    assert verdict("speed", slower(noisy, 0.1), noisy) == "~"
+
+
+def test_the_articles_of_one_launch_are_no_launches() -> None:
+    within = row(log_ratios=(0.0, 1.4, 0.0, 1.4, 0.0, 1.4, 0.0, 1.4))
+    assert verdict("speed", slower(within, 0.1), within) == "regression"
+
+
+def test_one_process_says_nothing_of_how_two_differ() -> None:
+    change = the(compare([RECORD], [row(slower(RECORD, 0.5), launches=1)]), "speed")
+    assert (change.verdict, change.reason) == ("not judged", ONE_PROCESS)
+
+
+def test_jobs_are_compared_by_what_each_process_made_of_them() -> None:
+    before = row(log_ratios=(), launches=1, job_log_ratios=(0.3, 0.31, 0.29))
+    after = row(log_ratios=(), launches=1, job_log_ratios=(0.1, 0.11, 0.09))
+    assert verdict("job speed", after, before) == "regression"
+    assert [change for change in compare([before], [after]).changes if change.metric == "speed"] == []
+
+
+def test_headlines_are_compared_article_by_article() -> None:
+    spread = tuple(i / 8 for i in range(8))
+    lost = tuple(value - 0.02 - 0.001 * (i % 2) for i, value in enumerate(spread))
+    change = the(compare([row(rouge1=spread)], [row(rouge1=lost)]), "ROUGE-1")
+    assert change.verdict == "regression"
+    assert change.change.value == pytest.approx(-0.0205)
+
+
+def test_a_likelihood_that_is_lower_everywhere_is_a_regression_and_a_higher_one_better() -> None:
+    worse, better = (tuple(1.75 + sign * (0.02 + i / 1000) for i in range(8)) for sign in (1, -1))
+    assert verdict("NLL", row(nll=worse)) == "regression"
+    assert verdict("NLL", row(nll=better)) == "improvement"
+
+
+def test_a_likelihood_that_is_no_number_any_more_is_a_regression() -> None:
+    assert verdict("NLL", row(nll=(math.nan,) * 8)) == "regression"
+
+
+def test_a_score_that_the_baseline_has_no_figure_of_is_not_judged() -> None:
+    none = row(rouge1=(math.nan,) * 8)
+    assert verdict("ROUGE-1", none, none) == "not judged"
+
+
+def test_fewer_articles_are_compared_with_the_same_ones() -> None:
+    before = row(rouge1=(0.5, 0.6, 0.5, 0.6, 0.0, 0.0, 0.0, 0.0))
+    after = row(rouge1=(0.5, 0.6, 0.5, 0.6), nll=(1.75,) * 4, log_ratios=PER_ARTICLE.log_ratios[:4], launches=2)
+    assert the(compare([before], [after]), "ROUGE-1").change.value == 0.0
+
+
+@pytest.mark.parametrize(("size", "said"), [(1.005, "same"), (1.02, "regression"), (0.5, "improvement")])
+def test_weights_have_no_chance_in_them(size: float, said: str) -> None:
+    build = BuildInfo(parameters=1000, weights_bytes=round(size * 3 * 2**20))
+    assert verdict("weights", replace(RECORD, build=build)) == said
+
+
+def test_peaks_on_the_gpu_are_those_that_count_where_there_is_one() -> None:
+    before = replace(RECORD, memory=Memory((100, 100), (900, 900), 5000))
+    after = replace(RECORD, memory=Memory((100, 200), (900, 900), 5000))
+    assert verdict("peak", after, before) == "regression"
+
+
+@pytest.mark.parametrize("status", ["crash", "oom", "timeout", "error", "skipped"])
+def test_a_row_that_does_not_run_any_more_is_a_regression(status: str) -> None:
+    lost = replace(broken(status, "why"), technique="pruned", settings=RECORD.settings)
+    (change,) = compare([RECORD], [lost]).regressions
+    assert (change.metric, change.reason) == ("status", f"{status}: why")
+
+
+def test_a_row_that_did_not_run_before_cannot_have_got_worse() -> None:
+    lost = replace(broken("crash", "why"), technique="pruned", settings=RECORD.settings)
+    assert compare([lost], [RECORD]).changes == []
+
+
+def test_rows_of_one_run_only_are_named() -> None:
+    other = replace(RECORD, technique="int8")
+    assert "Only in the baseline, so not compared: int8." in compare([RECORD, other], [RECORD]).notes
+    assert "Only in the current run, so not compared: int8." in compare([RECORD], [RECORD, other]).notes
+
+
+def test_more_rows_need_more_to_be_a_regression() -> None:
+    noisy = row(log_ratios=(0.60, 0.60, 0.70, 0.70, 0.80, 0.80, 0.70, 0.70))
+    rows = [replace(noisy, technique=f"row {i}") for i in range(12)]
+    after = [slower(noisy, 0.16), *rows[1:]]
+    alone = compare([rows[0]], [replace(after[0], technique="row 0")])
+    together = compare(rows, [replace(after[0], technique="row 0"), *rows[1:]])
+    assert the(alone, "speed").verdict == "regression"
+    assert together.changes[0].verdict == "~"
+    assert (together.changes[0].p or 0) == pytest.approx(12 * (the(alone, "speed").p or 0))
+
+
+def test_seconds_are_shown_for_the_same_machine_and_for_another_one_what_is_different() -> None:
+    assert any("Same machine" in note for note in compare([RECORD], [RECORD]).notes)
+    elsewhere = replace(RECORD, environment={"python": "3", "cpu": "another"})
+    (note,) = compare([RECORD], [elsewhere]).notes
+    assert note == "Seconds are not compared, since the baseline had cpu None (now another)."
+
+
+@pytest.mark.parametrize("name", ["model_name", "dataset", "prompt", "dtype", "fingerprint", "device", "ranks"])
+def test_a_baseline_of_other_settings_does_not_fit_and_the_setting_is_named(name: str) -> None:
+    then = replace(RECORD, settings=RECORD.settings | {name: "other"})
+    with pytest.raises(UsageError, match=f"does not fit: it was made with {name.removesuffix('_name')} other"):
+        compare([then], [RECORD])
+
+
+def test_a_baseline_of_another_gpu_does_not_fit_and_of_more_of_them_does() -> None:
+    here = {"gpu": "NVIDIA H100, NVIDIA H100"}
+    require_fit({}, here, broken("ok", "", environment={"gpu": "NVIDIA H100"}))
+    with pytest.raises(UsageError, match=r"gpu NVIDIA A100 \(now NVIDIA H100\)"):
+        require_fit({}, here, broken("ok", "", environment={"gpu": "NVIDIA A100"}))

@@ -1,0 +1,83 @@
+"""`udaciheadline`, as a user calls it: what it prints, and its exit status."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rows import PER_ARTICLE, RECORD
+
+from udaciheadline.cli import main
+from udaciheadline.records import Record
+from udaciheadline.session.runs import promote
+from udaciheadline.session.store import Store
+
+GOOD = replace(RECORD, run="good")
+BAD = replace(
+    RECORD,
+    run="bad",
+    per_article=replace(PER_ARTICLE, log_ratios=tuple(ratio - math.log(1.1) for ratio in PER_ARTICLE.log_ratios)),
+)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the command is called: a run is in its folder of results, and promoted."""
+    monkeypatch.chdir(tmp_path)
+    session(GOOD)
+    promote(None, Path("results"), Path("baselines"))
+    return tmp_path
+
+
+def session(record: Record, exit_status: int = 0) -> None:
+    store = Store(Path("results"))
+    store.append(record)
+    store.end(record.run, exit_status)
+
+
+def test_promoting_says_where_the_baseline_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["baseline", "promote"]) == 0
+    path = Path(capsys.readouterr().out.strip())
+    assert path.parent == Path("baselines")
+    assert json.loads(path.read_text("utf-8"))["run"] == "good"
+
+
+def test_the_latest_run_is_compared_and_a_regression_is_exit_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    session(replace(GOOD, run="again"))
+    assert main(["compare", "baselines"]) == 0
+    session(BAD)
+    assert main(["compare", "baselines"]) == 1
+    assert main(["compare", "good", "bad"]) == 1
+    assert "1 regressions: pruned SLOWER. Run bad against good." in capsys.readouterr().out
+
+
+def test_json_is_whole_and_has_the_number_of_regressions(capsys: pytest.CaptureFixture[str]) -> None:
+    session(BAD)
+    capsys.readouterr()
+    assert main(["compare", "baselines", "--format", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["regressions"] == 1
+    assert {change["metric"]: change["verdict"] for change in found["changes"]}["speed"] == "regression"
+
+
+def test_markdown_is_for_a_job_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["compare", "good", "--format", "markdown"]) == 0
+    assert capsys.readouterr().out.startswith("## No regression.")
+
+
+def test_what_cannot_be_used_is_one_sentence_and_exit_status_4(capsys: pytest.CaptureFixture[str]) -> None:
+    session(replace(GOOD, run="other", settings={"prompt": "chat"}))
+    capsys.readouterr()
+    assert main(["compare", "good"]) == 4
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("udaciheadline: the baseline good does not fit: it was made with ")
+    assert error.count("\n") == 1
+
+
+def test_a_run_that_failed_is_not_promoted(capsys: pytest.CaptureFixture[str]) -> None:
+    session(BAD, exit_status=1)
+    assert main(["baseline", "promote"]) == 4
+    assert "run bad: it failed (exit status 1): promote one that passed" in capsys.readouterr().err
