@@ -18,7 +18,9 @@ from udaciheadline.session.runs import promote
 from udaciheadline.session.store import Store
 
 ROOT = Path(__file__).parent.parent
-JOB: Mapping[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text("utf-8"))["jobs"]["bench"]
+JOB: Mapping[str, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / "gpu.yml").read_text("utf-8"))["jobs"][
+    "bench"
+]
 STEPS = {step["name"]: step for step in JOB["steps"] if "name" in step}
 SLOWER = tuple(ratio - math.log(1.1) for ratio in PER_ARTICLE.log_ratios)
 

@@ -6,7 +6,7 @@ those of the two sessions (the values of one process say nothing of how two diff
 and likelihoods do not drift: they are compared article by article (paired t). Weights and peaks have no chance in them.
 
 A change is a regression where it is beyond its margin *and*, if chance has a part in it, worse at 5 %, adjusted by Holm
-for all such tests of the comparison. Beyond the margin and within chance is `~`.
+for all such tests of the comparison. Beyond the margin and within chance is `~`. An improvement is held to 1 %.
 """
 
 import math
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from udaciheadline.evidence.statistics import blocks, detectable, holm, mean, p_worse, welch
 from udaciheadline.records import Estimate, PerArticle, Record, UsageError
 
-LEVEL = 0.05
+LEVEL, LEVEL_BETTER = 0.05, 0.01  # what is better fails nothing, and need not be found soon
 SETTINGS = (
     "model_name", "target_name", "draft_name", "dataset", "articles", "fingerprint", "prompt", "stop",
     "max_new_tokens", "device", "dtype", "engine", "ranks", "batch_size",
@@ -183,7 +183,7 @@ def _judged(changes: Sequence[Change]) -> list[Change]:
         change = changes[i]
         if change.worse > change.margin or math.isnan(change.worse):
             verdict = REGRESSION if worse[i] <= LEVEL else BY_CHANCE
-        elif change.worse < -change.margin and better[i] <= LEVEL:
+        elif change.worse < -change.margin and better[i] <= LEVEL_BETTER:
             verdict = IMPROVEMENT
         else:
             verdict = SAME
