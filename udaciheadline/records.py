@@ -113,6 +113,20 @@ class Memory:
 
 
 @dataclass(frozen=True)
+class Energy:
+    """What the devices of a row took while its engine alone wrote `headlines` in `seconds`, idle power included.
+
+    `source` is "NVML" (the GPUs of the row) or "RAPL" (all processor packages); `slowed` is what kept clocks down then.
+    """
+
+    joules_per_headline: float
+    headlines: int
+    seconds: float
+    source: str
+    slowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Limits:
     """What the device can do, measured: bytes a second to and from its memory, and floating-point operations a second
     in matrix products of the session's dtype."""
@@ -265,6 +279,7 @@ class Record:
     not_compared: dict[str, str] = field(default_factory=dict)
     throughput: Throughput | None = None
     memory: Memory | None = None
+    energy: Energy | None = None
     parallel: Parallel | None = None
     scores: Scores | None = None
     per_article: PerArticle | None = None

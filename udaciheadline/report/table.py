@@ -124,6 +124,7 @@ def _legend(records: Sequence[Record]) -> list[str]:
             "Limit: share of what the device, measured in this session, would do if only reading the weights once a "
             "token took time (offline rows: only matrix products); left: milliseconds a headline above that."
         )
+    lines += _energy(records)
     if compiled := [record.technique for record in records if record.engine == "compiled"]:
         lines.append(f"On the compiled engine: {', '.join(compiled)}; the others on transformers.")
     if any(record.build and "no_end_token" in record.build.details for record in records):
@@ -163,6 +164,18 @@ def _legend(records: Sequence[Record]) -> list[str]:
             if v.status not in ("pass", "not judged")
         ]
     return lines + _not_judged(records)
+
+
+def _energy(records: Sequence[Record]) -> list[str]:
+    """Joules a headline of each row, and what slowed its devices down."""
+    found = {record.technique: record.energy for record in records if record.energy}
+    if not found:
+        return ["Energy: not measured here."]
+    joules = ", ".join(f"{name} {energy.joules_per_headline:.3g}" for name, energy in found.items())
+    source = next(iter(found.values())).source
+    lines = [f"Joules a headline, one article at a time or as offline jobs, idle power included ({source}): {joules}."]
+    slowed = ((name, why) for name, energy in found.items() for why in energy.slowed)
+    return lines + [f"{name}: its device was slowed down by {why} meanwhile." for name, why in slowed]
 
 
 def _not_judged(records: Sequence[Record]) -> list[str]:

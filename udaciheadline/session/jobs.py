@@ -1,18 +1,21 @@
 """All articles of a row as one job: how many at a time, and what it comes to."""
 
+import math
 import statistics
 from collections.abc import Callable
 
 from udaciheadline.evidence import measure
 from udaciheadline.evidence.statistics import geometric_mean
 from udaciheadline.records import BuildInfo, Generation, Limits, Throughput
+from udaciheadline.session.rounds import FEWEST_LAUNCHES
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique
 
 
 class Jobs:
     """The jobs of one row. `generate` answers prompts so many at a time; `prompts` gives those of the row's articles,
-    whose number a session with little time settles late. `last` is what the last job wrote. What the worker raises
+    whose number a session with little time settles late; `relaunch` starts the row's engine anew. `last` is what the
+    last job wrote. What the worker raises
     goes through."""
 
     def __init__(
@@ -21,10 +24,14 @@ class Jobs:
         technique: Technique,
         generate: Callable[[list[str], int], list[Generation]],
         prompts: Callable[[], list[str]],
+        relaunch: Callable[[], object],
     ) -> None:
         self._run, self._technique, self._generate, self._prompts = run, technique, generate, prompts
         self.last: list[Generation] = []
         self.log_ratios: list[float] = []  # of the reference's seconds over these, where jobs are paired
+        self.launches = (run.launches or FEWEST_LAUNCHES) if technique.offline else 1
+        self._relaunch = relaunch
+        self._reference_seconds: float | None = None  # of its last job, where jobs are paired
         self._size = run.batch_size
         self._refused: int | None = None  # a size that did not fit in memory
 
@@ -47,12 +54,24 @@ class Jobs:
         """The same as far as it is known, for what is not worth a search."""
         return self._size or len(self._prompts())
 
-    def play_reference(self) -> float:
-        """The same job, by a fresh process of the reference, at the size that was its fastest; the engine's seconds."""
+    def next(self) -> None:
+        """Prepares a timed job, untimed. Of a row that has nothing but jobs each has a process of its own: that starts
+        anew and warms up, and a fresh process of the reference writes the same job, at the size that is its fastest."""
+        if self.launches == 1:
+            return
+        if self._reference_seconds is not None:
+            self._relaunch()
+            self.play(self.size)
         self._run.dismiss([REFERENCE])
-        size = self._run.job_sizes.get(REFERENCE, self.likely_size)
-        seconds: float = self._run.ask(REFERENCE, "generate", self._prompts(), size)[0].seconds
-        self._run.useful_seconds += seconds
+        size = self._run.job_sizes.get(REFERENCE, self.size)
+        self._reference_seconds = self._run.ask(REFERENCE, "generate", self._prompts(), size)[0].seconds
+        self._run.useful_seconds += self._reference_seconds or 0.0
+
+    def play_timed(self, size: int) -> float:
+        """`play`, paired with the reference's job where that was prepared."""
+        seconds = self.play(size)
+        if self._reference_seconds is not None:
+            self.log_ratios.append(math.log(self._reference_seconds / seconds))
         return seconds
 
     def throughput(self, seconds: list[float], info: BuildInfo, limits: Limits) -> Throughput:

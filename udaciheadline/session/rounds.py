@@ -5,8 +5,9 @@ to one article in the same minute does not."""
 import time
 from collections.abc import Callable, Sequence
 
-from udaciheadline.evidence.statistics import blocks
-from udaciheadline.records import EngineSpec, Generation
+from udaciheadline.evidence import measure
+from udaciheadline.evidence.statistics import blocks, geometric_mean
+from udaciheadline.records import EngineSpec, Estimate, Generation
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique, techniques
 from udaciheadline.workers.worker import WorkerError
@@ -104,6 +105,22 @@ class Rounds:
         while self._number < self.count:
             self.play(self.next())
         self._settle_debt()
+
+    def speed_ups(self) -> dict[str, Estimate]:
+        """Paired speed-ups: over the engine that answered in turn with this one, and over earlier rows by what each of
+        the two gained over the reference."""
+        answered = self._run.answered
+        mine = answered[self._technique.name].log_ratios
+        plain = "compiled" if self._technique.engine_for(self._run.spec) == "compiled" else REFERENCE
+        earlier = {"baseline", plain} - {self._technique.name, REFERENCE, *self.not_compared}
+        logs = {
+            name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=False)]  # articles of both
+            for name in earlier & answered.keys()
+        }
+        launches = {name: min(self.launches, answered[name].launches) for name in logs}
+        beside = self.others.items()
+        logs |= {name: measure.log_ratios(made, self.own) for name, made in beside if name != REFERENCE}
+        return {name: geometric_mean(logs[name], launches.get(name, self.launches)) for name in sorted(logs)}
 
     def _settle_debt(self) -> None:
         if self._owed is not None:

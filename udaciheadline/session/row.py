@@ -1,6 +1,7 @@
 """One technique while it is measured: its engine, the timed rounds, memory, quality, and the record in the end."""
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -9,9 +10,9 @@ from typing import Any
 
 from udaciheadline.evidence import gates, measure, quality
 from udaciheadline.evidence.quality import Answers
-from udaciheadline.evidence.statistics import geometric_mean
 from udaciheadline.records import (
     BuildInfo,
+    Energy,
     Estimate,
     Generation,
     Measurement,
@@ -25,10 +26,11 @@ from udaciheadline.records import (
 )
 from udaciheadline.report.timeline import write_profile
 from udaciheadline.session.jobs import Jobs
-from udaciheadline.session.rounds import FEWEST_LAUNCHES, Rounds
+from udaciheadline.session.rounds import Rounds
 from udaciheadline.session.run import Answered, Run
 from udaciheadline.session.scoring import Scoring
 from udaciheadline.techniques import REFERENCE, Technique
+from udaciheadline.workers import power
 from udaciheadline.workers.worker import Worker, WorkerError
 
 FEW_ARTICLES = 3  # for what is measured in a pass of its own, and however little time there is
@@ -59,8 +61,10 @@ class Row:
         self._build_seconds = math.nan  # the first worker's: a later one finds what that has compiled
         self._memory: Memory | None = None
         self._parallel: Parallel | None = None
-        self._jobs = Jobs(run, technique, self._generate, lambda: self.prompts)
-        self._reference_job: float | None = None  # seconds of the last one
+        self._energy: Energy | None = None
+        self._jobs = Jobs(run, technique, self._generate, lambda: self.prompts, self._relaunch)
+        if math.isfinite(self._seconds):
+            self._jobs.launches = 1
         self._throughput: Throughput | None = None
         self._scoring = Scoring(run, technique, self._ask_all)
         self._verdicts: list[Verdict] | None = None
@@ -172,36 +176,39 @@ class Row:
                     self._parallel = measure.parallel(self.run.spec.device, self._ask_all("info"), peaks, *shares)
         return self._memory
 
+    def measure_energy(self) -> Energy | None:
+        """Joules a headline in a pass of its own, one article after the other or whole offline jobs; None where this
+        machine counts none, or several hosts have a part in it."""
+        self.check()
+        ranks = self.technique.ranks(self.run.spec)
+        with power.meter(self.run.spec.device, ranks) as meter, self._guarded():
+            if meter is not None and self.run.one_machine and self._energy is None:
+                self.run.progress(self.technique.name, "energy", 0, 1)
+                size = self._jobs.size if self.technique.offline else None
+                jobs = itertools.cycle(self._asked(self.prompts))
+                self._energy = power.spent(meter, lambda: len(self._generate(next(jobs), size)))
+                self.run.useful_seconds += self._energy.seconds
+        return self._energy
+
     def play_job(self, batch_size: int) -> float:
         """Generates all headlines as one job, `batch_size` at a time; seconds."""
         self.check()
         with self._guarded():
-            seconds = self._jobs.play(batch_size)
+            seconds = self._jobs.play_timed(batch_size)
         if self.technique.offline:
             self.generations = self._jobs.last
-        if self._reference_job is not None:
-            self._jobs.log_ratios.append(math.log(self._reference_job / seconds))
         return seconds
 
     @property
     def job_launches(self) -> int:
-        """The fresh processes that the timed jobs are divided over, one each: several where they are all that there is
-        to time, and time is not limited."""
-        if not self.technique.offline or math.isfinite(self._seconds):
-            return 1
-        return self.run.launches or FEWEST_LAUNCHES
+        """The fresh processes that the timed jobs are divided over; see `Jobs`."""
+        return self._jobs.launches
 
     def next_job(self) -> None:
-        """Prepares a timed job, untimed: where each has a process of its own, the row's and the reference's start anew,
-        and the reference writes the same job."""
+        """Prepares a timed job, untimed; see `Jobs`."""
         self.check()
-        if self.job_launches == 1:
-            return
         with self._guarded():
-            if self._reference_job is not None:
-                self._relaunch()
-                self._jobs.play(self._jobs.size)
-            self._reference_job = self._jobs.play_reference()
+            self._jobs.next()
 
     @property
     def batch_size(self) -> int:
@@ -293,7 +300,7 @@ class Row:
                 rouge1, nll = tuple(own.rouge["rouge1"]), tuple(own.nll)
                 per_article = PerArticle(ratios, answered.launches, rouge1, nll, jobs)
                 if not self.technique.offline:
-                    measurement, over = self._measurement(), self._speed_ups()
+                    measurement, over = self._measurement(), self._rounds.speed_ups()
         worker = self._worker
         return Record(
             run=self.run.name,
@@ -309,6 +316,7 @@ class Row:
             not_compared=self._rounds.not_compared if measurement else {},
             throughput=self._throughput,
             memory=self._memory,
+            energy=self._energy,
             parallel=self._parallel,
             scores=scores,
             per_article=per_article,
@@ -328,22 +336,6 @@ class Row:
             limits = self.run.limits()
         limit = measure.limit_seconds(self.info, self.generations, limits)
         return measure.summarise(self.generations, self.reference_generations, limit, self._rounds.launches)
-
-    def _speed_ups(self) -> dict[str, Estimate]:
-        """Paired speed-ups: over the engine that answered in turn with this one, and over earlier rows by what each of
-        the two gained over the reference."""
-        answered = self.run.answered
-        mine = answered[self.technique.name].log_ratios
-        plain = "compiled" if self.technique.engine_for(self.run.spec) == "compiled" else REFERENCE
-        earlier = {"baseline", plain} - {self.technique.name, REFERENCE, *self._rounds.not_compared}
-        logs = {
-            name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=False)]  # articles of both
-            for name in earlier & answered.keys()
-        }
-        beside = self._rounds.others.items()
-        launches = {name: min(self._rounds.launches, answered[name].launches) for name in logs}
-        logs |= {name: measure.log_ratios(made, self.generations) for name, made in beside if name != REFERENCE}
-        return {name: geometric_mean(logs[name], launches.get(name, self._rounds.launches)) for name in sorted(logs)}
 
     def _asked(self, prompts: list[str]) -> list[list[str]]:
         """These prompts one by one; for an offline row, all of the session's as one job."""

@@ -122,6 +122,7 @@ def table_row(record: Record) -> dict[str, Any]:
     row |= _flat("speed_up_over", {name: asdict(estimate) for name, estimate in record.speed_up_over.items()})
     row |= _flat("throughput", record.throughput and asdict(record.throughput))
     row |= _flat("memory", record.memory and asdict(record.memory))
+    row |= _flat("energy", record.energy and asdict(record.energy))
     row |= _flat("parallel", record.parallel and asdict(record.parallel))
     row |= _flat("build", {"seconds": record.build_seconds} | (asdict(record.build) if record.build else {}))
     row |= _flat("scores", record.scores and asdict(record.scores))

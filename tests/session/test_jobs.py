@@ -1,0 +1,60 @@
+"""A row's jobs in processes of their own, and what its headlines take from the wall."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fake_workers import ONLINE, FakeWorker, row_of
+
+from udaciheadline.records import Energy
+from udaciheadline.session.row import Row
+from udaciheadline.techniques import REFERENCE
+from udaciheadline.workers import power
+
+OFFLINE = replace(ONLINE, name="offline", title="Offline", offline=True)
+
+
+def test_each_timed_job_of_an_offline_row_has_a_process_and_one_of_the_reference(worker: type[FakeWorker]) -> None:
+    worker.seconds = {8: 2.0}
+    row = row_of(OFFLINE)
+    row.run.launches = None
+    row = Row(row.run, OFFLINE)
+    row.play_job(row.batch_size)  # warms up
+    started = len(worker.started)
+    for _ in range(row.job_launches):
+        row.next_job()
+        row.play_job(row.batch_size)
+    names = [made.name for made in worker.started[started:]]
+    assert names == [REFERENCE, *["offline", REFERENCE] * 2]
+    found = row.record()
+    assert found.per_article is not None
+    assert found.per_article.job_log_ratios == (0.0, 0.0, 0.0)
+
+
+def test_where_a_row_has_one_launch_its_jobs_are_not_paired(worker: type[FakeWorker]) -> None:
+    row = row_of(OFFLINE)
+    row.play_job(row.batch_size)
+    started = len(worker.started)
+    row.next_job()
+    row.play_job(row.batch_size)
+    assert (row.job_launches, len(worker.started)) == (1, started)
+    assert row.keep_throughput([1.0]).speed_up is None
+
+
+def test_energy_is_measured_once_by_the_meter_of_the_row(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meters = []
+
+    @contextlib.contextmanager
+    def meter(device: str, count: int) -> Iterator[Any]:
+        meters.append((device, count))
+        yield "a meter"
+
+    monkeypatch.setattr(power, "meter", meter)
+    monkeypatch.setattr(power, "spent", lambda meter, write: Energy(0.5, write(), 3.0, "RAPL"))
+    row = row_of(ONLINE)
+    assert row.measure_energy() == row.measure_energy() == row.record().energy == Energy(0.5, 1, 3.0, "RAPL")
+    assert set(meters) == {("cpu", 1)}
