@@ -195,7 +195,8 @@ class PerArticle:
 
     `log_ratios` are those of the reference's seconds over the technique's, in `launches` blocks of fresh processes
     (nothing of a row that has jobs only); `job_log_ratios` the same of whole jobs, one a fresh process. `rouge1` is NaN
-    where ROUGE cannot see the true headline; `nll` is in nats a token.
+    where ROUGE cannot see the true headline; `nll` is in nats a token. `seconds` are the technique's own, in the
+    order of `log_ratios`.
     """
 
     log_ratios: tuple[float, ...]
@@ -203,6 +204,7 @@ class PerArticle:
     rouge1: tuple[float, ...]
     nll: tuple[float, ...]
     job_log_ratios: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -161,3 +161,35 @@ def test_a_baseline_of_another_gpu_does_not_fit_and_of_more_of_them_does() -> No
     require_fit({}, here, broken("ok", "", environment={"gpu": "NVIDIA H100"}))
     with pytest.raises(UsageError, match=r"gpu NVIDIA A100 \(now NVIDIA H100\)"):
         require_fit({}, here, broken("ok", "", environment={"gpu": "NVIDIA A100"}))
+
+
+GPU = {"gpu": "NVIDIA H100", "torch": "2.11.0"}
+STEADY = row(
+    replace(RECORD, engine="compiled", environment=GPU),
+    log_ratios=(3.8, 3.7, 4.1, 3.6, 3.4, 3.9, 3.9, 3.7),
+    seconds=(0.0081, 0.0083, 0.0082, 0.008, 0.0084, 0.0081, 0.0082, 0.0083),
+)
+
+
+def half_as_fast(record: Record) -> Record:
+    """The row where the reference, too, has happened to be slow."""
+    found = record.per_article
+    assert found is not None
+    return replace(record, per_article=replace(found, seconds=tuple(1.5 * seconds for seconds in found.seconds)))
+
+
+def test_on_the_same_gpu_the_rate_of_the_compiled_engine_shows_what_a_ratio_to_a_restless_reference_cannot() -> None:
+    found = compare([STEADY], [half_as_fast(STEADY)])
+    assert (the(found, "rate").verdict, the(found, "speed").verdict) == ("regression", "same")
+    assert the(found, "rate").worse == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"engine": "transformers"}, {"environment": GPU | {"torch": "2.13.0"}}, {"environment": {"torch": "2.11.0"}}],
+    ids=["engine", "versions", "no gpu"],
+)
+def test_elsewhere_no_rate_is_compared(other: dict[str, Any]) -> None:
+    now = replace(half_as_fast(STEADY), **other)
+    then = STEADY if "gpu" in now.environment else replace(STEADY, environment=now.environment)
+    assert "rate" not in {change.metric for change in compare([then], [now]).changes}

@@ -110,7 +110,14 @@ def test_a_name_that_is_nothing_is_refused(results: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("launches", 0), ("launches", 99), ("log_ratios", [None] * 8), ("rouge1", []), ("nll", ["1.75"] * 8)],
+    [
+        ("launches", 0),
+        ("launches", 99),
+        ("log_ratios", [None] * 8),
+        ("rouge1", []),
+        ("nll", ["1.75"] * 8),
+        ("seconds", [0.0] * 8),
+    ],
 )
 def test_figures_that_no_session_has_are_refused(tmp_path: Path, field: str, value: Any) -> None:
     row = plain(RECORD)

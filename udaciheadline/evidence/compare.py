@@ -2,8 +2,9 @@
 
 Machines differ and drift, so speed is compared as the ratio to the reference of the same session, which carries over:
 each launch of a row, a fresh process of it and of the reference, gives one mean logarithm, and Welch's t test compares
-those of the two sessions (the values of one process say nothing of how two differ: Kalibera and Jones 2013). Headlines
-and likelihoods do not drift: they are compared article by article (paired t). Weights and peaks have no chance in them.
+those of the two sessions (the values of one process say nothing of how two differ: Kalibera and Jones 2013). On the
+same GPU, driver and versions, the rate of a row on the compiled engine is compared as well. Headlines and likelihoods
+do not drift: they are compared article by article (paired t). Weights and peaks have no chance in them.
 
 A change is a regression where it is beyond its margin *and*, if chance has a part in it, worse at 5 %, adjusted by Holm
 for all such tests of the comparison. Beyond the margin and within chance is `~`. An improvement is held to 1 %.
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from udaciheadline.evidence.statistics import blocks, detectable, holm, mean, p_worse, welch
-from udaciheadline.records import Estimate, PerArticle, Record, UsageError
+from udaciheadline.records import Estimate, Record, UsageError
 
 LEVEL, LEVEL_BETTER = 0.05, 0.01  # what is better fails nothing, and need not be found soon
 SETTINGS = (
@@ -43,7 +44,8 @@ class Margins:
 
 @dataclass(frozen=True)
 class Change:
-    """One figure of one row in both sessions: `metric` is "speed" or "job speed" (times the reference's), "weights" or
+    """One figure of one row in both sessions: `metric` is "speed" or "job speed" (times the reference's), "rate"
+    (headlines a second, one at a time, where the machine is the same), "weights" or
     "peak" (bytes), "ROUGE-1", "NLL" (nats a token) or "status".
 
     `change` is a share of what it was before, of ROUGE-1 and NLL a difference, with its 95 % interval; `worse` is how
@@ -113,8 +115,12 @@ def _row(before: Record, after: Record, margins: Margins) -> list[Change]:
     then, now = before.per_article, after.per_article
     if then and now:
         if then.log_ratios and now.log_ratios:
-            sides = _launch_means(then), _launch_means(now)
-            changes.append(_speed(name, "speed", *sides, margins.speed, alone=1 in (then.launches, now.launches)))
+            alone = 1 in (then.launches, now.launches)
+            first, second = (_launch_means(found.log_ratios, found.launches) for found in (then, now))
+            changes.append(_speed(name, "speed", first, second, margins.speed, alone=alone))
+            if then.seconds and now.seconds and _device_bound(before, after):
+                first, second = (_launch_means([-math.log(s) for s in f.seconds], f.launches) for f in (then, now))
+                changes.append(_speed(name, "rate", first, second, margins.speed, alone=alone))
         if then.job_log_ratios and now.job_log_ratios:
             jobs = then.job_log_ratios, now.job_log_ratios
             changes.append(_speed(name, "job speed", *jobs, margins.speed, alone=1 in map(len, jobs)))
@@ -129,9 +135,15 @@ def _row(before: Record, after: Record, margins: Margins) -> list[Change]:
     return changes
 
 
-def _launch_means(found: PerArticle) -> list[float]:
-    values = found.log_ratios
-    return [math.fsum(values[i] for i in block) / len(block) for block in blocks(len(values), found.launches)]
+def _device_bound(before: Record, after: Record) -> bool:
+    """Whether the row's seconds say more than its ratio, and may be judged: on the compiled engine a GPU does the same
+    work in the same time, while the reference waits for a processor that is busy now and idle then."""
+    same = not _others(before.environment, after.environment)
+    return same and after.engine == "compiled" and "gpu" in after.environment
+
+
+def _launch_means(values: Sequence[float], launches: int) -> list[float]:
+    return [math.fsum(values[i] for i in block) / len(block) for block in blocks(len(values), launches)]
 
 
 def _speed(
@@ -197,8 +209,7 @@ def _notes(then: Mapping[str, Record], now: Mapping[str, Record]) -> list[str]:
         if names:
             notes.append(f"Only in the {where}, so not compared: {', '.join(sorted(names))}.")
     before, after = next(iter(then.values())).environment, next(iter(now.values())).environment
-    other = [f"{n} {before.get(n)} (now {after.get(n)})" for n in MACHINE if before.get(n) != after.get(n)]
-    if other:
+    if other := _others(before, after):
         return [*notes, f"Seconds are not compared, since the baseline had {', '.join(other)}."]
     for name in now:
         a, b = (side[name].measurement if name in side else None for side in (then, now))
@@ -211,6 +222,11 @@ def _notes(then: Mapping[str, Record], now: Mapping[str, Record]) -> list[str]:
             )
             break
     return notes
+
+
+def _others(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """What is not the same about the machines."""
+    return [f"{n} {before.get(n)} (now {after.get(n)})" for n in MACHINE if before.get(n) != after.get(n)]
 
 
 def _weights(record: Record) -> int:

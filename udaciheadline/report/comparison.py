@@ -7,8 +7,9 @@ from udaciheadline.records import Estimate
 from udaciheadline.techniques import REFERENCE
 
 _COLUMNS = ("technique", "what", "before", "now", "change", "detectable", "verdict")
-_WORSE = {"speed": "slower", "job speed": "slower", "weights": "larger", "peak": "larger", "status": "lost"}
-_BETTER = {"speed": "faster", "job speed": "faster", "weights": "smaller", "peak": "smaller"}
+_FASTER = ("speed", "rate", "job speed")
+_WORSE = dict.fromkeys(_FASTER, "slower") | {"weights": "larger", "peak": "larger", "status": "lost"}
+_BETTER = dict.fromkeys(_FASTER, "faster") | {"weights": "smaller", "peak": "smaller"}
 _SIZES = ("weights", "peak")
 _DIFFERENCES = ("ROUGE-1", "NLL")
 
@@ -50,8 +51,8 @@ def _sentences(comparison: Comparison) -> list[str]:
             for reason in reasons
         ]
     lines.append(
-        f"Speed: times {REFERENCE}'s of the same session; weights and peak in MiB. Change: with its 95 % interval. "
-        "Detectable: the loss that is found with 80 % power."
+        f"Speed: times {REFERENCE}'s of the same session; rate: headlines a second; weights and peak: MiB. "
+        "Change: with its 95 % interval. Detectable: the loss that is found with 80 % power."
     )
     return lines + comparison.notes
 

@@ -297,8 +297,9 @@ class Row:
                 scores, verdicts = quality.score(own, reference, self._evidence().parity), self.verdicts()
                 answered = self.run.answered[self.technique.name]
                 ratios, jobs = tuple(answered.log_ratios), tuple(self._jobs.log_ratios)
+                seconds = () if self.technique.offline else tuple(g.seconds for g in self.generations)
                 rouge1, nll = tuple(own.rouge["rouge1"]), tuple(own.nll)
-                per_article = PerArticle(ratios, answered.launches, rouge1, nll, jobs)
+                per_article = PerArticle(ratios, answered.launches, rouge1, nll, jobs, seconds)
                 if not self.technique.offline:
                     measurement, over = self._measurement(), self._rounds.speed_ups()
         worker = self._worker

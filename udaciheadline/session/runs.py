@@ -183,5 +183,7 @@ def _check(record: Record) -> None:
         raise ValueError("its articles have other numbers of scores")
     if not 1 <= found.launches <= max(len(found.log_ratios), 1):
         raise ValueError(f"{len(found.log_ratios)} articles in {found.launches} launches")
-    if not all(map(math.isfinite, (*found.log_ratios, *found.job_log_ratios))):
+    if found.seconds and (len(found.seconds) != len(found.log_ratios) or not min(found.seconds) > 0):
+        raise ValueError("its seconds are not those of its articles")
+    if not all(map(math.isfinite, (*found.seconds, *found.log_ratios, *found.job_log_ratios))):
         raise ValueError("a ratio of seconds is no number")
