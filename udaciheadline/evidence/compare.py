@@ -3,8 +3,9 @@
 Machines differ and drift, so speed is compared as the ratio to the reference of the same session, which carries over:
 each launch of a row, a fresh process of it and of the reference, gives one mean logarithm, and Welch's t test compares
 those of the two sessions (the values of one process say nothing of how two differ: Kalibera and Jones 2013). On the
-same GPU, driver and versions, the rate of a row on the compiled engine is compared as well. Headlines and likelihoods
-do not drift: they are compared article by article (paired t). Weights and peaks have no chance in them.
+same GPU, driver and versions, the rate of a row on the compiled engine is compared as well, paired by article in each
+launch (t). Headlines and likelihoods do not drift: they are compared article by article (paired t). Weights and peaks
+have no chance in them.
 
 A change is a regression where it is beyond its margin *and*, if chance has a part in it, worse at 5 %, adjusted by Holm
 for all such tests of the comparison. Beyond the margin and within chance is `~`. An improvement is held to 1 %.
@@ -15,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from udaciheadline.evidence.statistics import blocks, detectable, holm, mean, p_worse, welch
-from udaciheadline.records import Estimate, Record, UsageError
+from udaciheadline.records import Estimate, PerArticle, Record, UsageError
 
 LEVEL, LEVEL_BETTER = 0.05, 0.01  # what is better fails nothing, and need not be found soon
 SETTINGS = (
@@ -119,8 +120,7 @@ def _row(before: Record, after: Record, margins: Margins) -> list[Change]:
             first, second = (_launch_means(found.log_ratios, found.launches) for found in (then, now))
             changes.append(_speed(name, "speed", first, second, margins.speed, alone=alone))
             if then.seconds and now.seconds and _device_bound(before, after):
-                first, second = (_launch_means([-math.log(s) for s in f.seconds], f.launches) for f in (then, now))
-                changes.append(_speed(name, "rate", first, second, margins.speed, alone=alone))
+                changes.append(_rate(name, then, now, margins.speed))
         if then.job_log_ratios and now.job_log_ratios:
             jobs = then.job_log_ratios, now.job_log_ratios
             changes.append(_speed(name, "job speed", *jobs, margins.speed, alone=1 in map(len, jobs)))
@@ -158,6 +158,24 @@ def _speed(
     if alone:
         return replace(found, verdict=NOT_JUDGED, reason=ONE_PROCESS)
     return replace(found, p=test.p_less, p_better=1 - test.p_less, detectable=1 - _exp(-test.detectable))
+
+
+def _rate(name: str, before: PerArticle, after: PerArticle, margin: float) -> Change:
+    """Paired article by article, since a long headline takes longer, within launches that had the same articles."""
+    rates = [[-math.log(seconds) for seconds in found.seconds] for found in (before, after)]
+    then, now = (_exp(math.fsum(logs) / len(logs)) for logs in rates)
+    if (before.launches, len(before.seconds)) != (after.launches, len(after.seconds)):
+        unknown = Estimate(now / then - 1, math.nan, math.nan)
+        found = Change(name, "rate", then, now, unknown, -unknown.value, margin, NOT_JUDGED)
+        return replace(found, reason="the sessions divided the articles otherwise: give both the same --launches")
+    gains = _launch_means([b - a for a, b in zip(*rates, strict=True)], after.launches)
+    gain = mean(gains)
+    change = Estimate(*(_exp(value) - 1 for value in (gain.value, gain.low, gain.high)))
+    found = Change(name, "rate", then, now, change, -change.value, margin)
+    if after.launches == 1:
+        return replace(found, verdict=NOT_JUDGED, reason=ONE_PROCESS)
+    least, better = 1 - _exp(-detectable(gains)), p_worse([-gain for gain in gains])
+    return replace(found, p=p_worse(gains), p_better=better, detectable=least)
 
 
 def _quality(

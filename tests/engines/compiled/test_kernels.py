@@ -62,9 +62,9 @@ def copied(cache: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.T
         {"tie_word_embeddings": True, "num_key_value_heads": 6, "num_attention_heads": 6},
         {"num_attention_heads": 48, "num_key_value_heads": 2, "num_hidden_layers": 1},
         {
-            "hidden_size": 110,
-            "intermediate_size": 170,
-            "num_attention_heads": 10,
+            "hidden_size": 66,
+            "intermediate_size": 102,
+            "num_attention_heads": 6,
             "num_hidden_layers": 1,
             "vocab_size": 61,
         },

@@ -193,3 +193,22 @@ def test_elsewhere_no_rate_is_compared(other: dict[str, Any]) -> None:
     now = replace(half_as_fast(STEADY), **other)
     then = STEADY if "gpu" in now.environment else replace(STEADY, environment=now.environment)
     assert "rate" not in {change.metric for change in compare([then], [now]).changes}
+
+
+def test_a_rate_is_paired_by_article_whose_headlines_are_of_all_lengths() -> None:
+    lengths = row(STEADY, **vars(STEADY.per_article) | {"seconds": tuple(0.001 * (2 + i) for i in range(8))})
+    wobble = (1.01, 0.99, 1.0, 1.02, 0.98, 1.0, 1.01, 1.0)
+    found = lengths.per_article
+    assert found is not None
+    later = tuple(1.1 * seconds * by for seconds, by in zip(found.seconds, wobble, strict=True))
+    after = replace(lengths, per_article=replace(found, seconds=later))
+    assert the(compare([lengths], [after]), "rate").verdict == "regression"
+
+
+def test_a_rate_of_other_launches_is_not_judged() -> None:
+    found = STEADY.per_article
+    assert found is not None
+    after = replace(STEADY, per_article=replace(found, launches=2))
+    change = the(compare([STEADY], [after]), "rate")
+    assert change.verdict == "not judged"
+    assert "the same --launches" in change.reason
