@@ -111,6 +111,11 @@ class Memory:
     device_reserved_peak_bytes: tuple[int, ...]
     host_peak_bytes: int | None
 
+    @property
+    def peak_bytes(self) -> int | None:
+        """What is allocated on all devices or, on a CPU, resident on the host."""
+        return sum(self.device_allocated_peak_bytes) or self.host_peak_bytes
+
 
 @dataclass(frozen=True)
 class Energy:

@@ -103,6 +103,14 @@ def test_a_file_that_is_no_run_is_refused_in_one_sentence_that_names_it(
     assert "\n" not in str(caught.value)
 
 
+def test_rows_that_an_earlier_version_left_do_not_stand_in_the_way_of_later_runs(results: Path) -> None:
+    records = results / "records.jsonl"
+    records.write_text('{"run": "old", "speed": 1}\n' + records.read_text("utf-8"), "utf-8")
+    assert latest(results) == load("later", results) == [LATER]
+    with pytest.raises(UsageError, match="row 1 is not one"):
+        load("old", results)
+
+
 def test_a_name_that_is_nothing_is_refused(results: Path) -> None:
     with pytest.raises(UsageError, match="none: this is neither a file, nor a folder, nor a run in"):
         load("none", results)
@@ -114,6 +122,8 @@ def test_a_name_that_is_nothing_is_refused(results: Path) -> None:
         ("launches", 0),
         ("launches", 99),
         ("log_ratios", [None] * 8),
+        ("log_ratios", [1e308] * 8),
+        ("nll", [1e308] * 8),
         ("rouge1", []),
         ("nll", ["1.75"] * 8),
         ("seconds", [0.0] * 8),

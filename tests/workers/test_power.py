@@ -19,12 +19,20 @@ class Gpus:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
         return index
 
+    def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
+        return int(name.removeprefix("GPU-"))
+
     def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:
         self.looks += 1
         return (self.looks - 1) // 2 * 50_000
 
     def nvmlDeviceGetCurrentClocksThrottleReasons(self, device: int) -> int:
         return self.reasons[device]
+
+
+@pytest.fixture(autouse=True)
+def all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 @pytest.fixture
@@ -53,6 +61,15 @@ def test_joules_a_headline_are_those_of_all_gpus_of_the_row(clock: None) -> None
 )
 def test_what_slows_a_gpu_down_is_said_and_its_idling_is_not(clock: None, bits: int, said: list[str]) -> None:
     assert list(power.spent(power.Nvml(Gpus((0, bits)), 2), lambda: 1).slowed) == said
+
+
+@pytest.mark.parametrize(("shown", "bits"), [("", [0]), ("1", [0x20]), ("GPU-1,0", [0x20])])
+def test_the_gpus_that_cuda_shows_are_those_that_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch, shown: str, bits: list[int]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    expected = [power.SLOWED[bit] for bit in bits if bit]
+    assert power.Nvml(Gpus((0, 0x20)), 1).slowed() == expected
 
 
 def test_a_processor_counter_that_begins_anew_goes_on(tmp_path: Path) -> None:

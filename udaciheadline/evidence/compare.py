@@ -15,7 +15,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from udaciheadline.evidence.statistics import blocks, detectable, holm, mean, p_worse, welch
+from udaciheadline.evidence.statistics import detectable, holm, launch_means, mean, p_worse, welch
 from udaciheadline.records import Estimate, PerArticle, Record, UsageError
 
 LEVEL, LEVEL_BETTER = 0.05, 0.01  # what is better fails nothing, and need not be found soon
@@ -46,8 +46,8 @@ class Margins:
 @dataclass(frozen=True)
 class Change:
     """One figure of one row in both sessions: `metric` is "speed" or "job speed" (times the reference's), "rate"
-    (headlines a second, one at a time, where the machine is the same), "weights" or
-    "peak" (bytes), "ROUGE-1", "NLL" (nats a token) or "status".
+    (headlines a second, one at a time, where the machine is the same), "weights" or "peak" (bytes), "ROUGE-1", "NLL"
+    (nats a token) or "status".
 
     `change` is a share of what it was before, of ROUGE-1 and NLL a difference, with its 95 % interval; `worse` is how
     much of that is for the worse. `p` is Holm-adjusted, None where chance has no part or nothing is judged;
@@ -84,10 +84,15 @@ class Comparison:
         return [change for change in self.changes if change.verdict == REGRESSION]
 
 
+def gpu_kind(environment: Mapping[str, str]) -> str:
+    """The first of the GPUs, how many there are says `ranks`; nothing where there is none."""
+    return environment.get("gpu", "").split(",")[0]
+
+
 def require_fit(settings: Mapping[str, object], environment: Mapping[str, str], baseline: Record) -> None:
     """Raises UsageError where the baseline was made with other settings, or on another kind of GPU."""
     pairs = [(name.removesuffix("_name"), settings.get(name), baseline.settings.get(name)) for name in SETTINGS]
-    pairs.append(("gpu", *(_kind(found.get("gpu", "")) for found in (environment, baseline.environment))))  # type: ignore[arg-type]
+    pairs.append(("gpu", gpu_kind(environment), gpu_kind(baseline.environment)))
     other = [f"{name} {then} (now {now})" for name, now, then in pairs if str(now) != str(then)]
     if other:
         raise UsageError(
@@ -117,7 +122,7 @@ def _row(before: Record, after: Record, margins: Margins) -> list[Change]:
     if then and now:
         if then.log_ratios and now.log_ratios:
             alone = 1 in (then.launches, now.launches)
-            first, second = (_launch_means(found.log_ratios, found.launches) for found in (then, now))
+            first, second = (launch_means(found.log_ratios, found.launches) for found in (then, now))
             changes.append(_speed(name, "speed", first, second, margins.speed, alone=alone))
             if then.seconds and now.seconds and _device_bound(before, after):
                 changes.append(_rate(name, then, now, margins.speed))
@@ -142,10 +147,6 @@ def _device_bound(before: Record, after: Record) -> bool:
     return same and after.engine == "compiled" and "gpu" in after.environment
 
 
-def _launch_means(values: Sequence[float], launches: int) -> list[float]:
-    return [math.fsum(values[i] for i in block) / len(block) for block in blocks(len(values), launches)]
-
-
 def _speed(
     name: str, metric: str, before: Sequence[float], after: Sequence[float], margin: float, *, alone: bool
 ) -> Change:
@@ -168,7 +169,7 @@ def _rate(name: str, before: PerArticle, after: PerArticle, margin: float) -> Ch
         unknown = Estimate(now / then - 1, math.nan, math.nan)
         found = Change(name, "rate", then, now, unknown, -unknown.value, margin, NOT_JUDGED)
         return replace(found, reason="the sessions divided the articles otherwise: give both the same --launches")
-    gains = _launch_means([b - a for a, b in zip(*rates, strict=True)], after.launches)
+    gains = launch_means([b - a for a, b in zip(*rates, strict=True)], after.launches)
     gain = mean(gains)
     change = Estimate(*(_exp(value) - 1 for value in (gain.value, gain.low, gain.high)))
     found = Change(name, "rate", then, now, change, -change.value, margin)
@@ -252,13 +253,7 @@ def _weights(record: Record) -> int:
 
 
 def _peak(record: Record) -> int:
-    memory = record.memory
-    return (sum(memory.device_allocated_peak_bytes) or memory.host_peak_bytes or 0) if memory else 0
-
-
-def _kind(gpus: str) -> str:
-    """The first of the GPUs: how many there are says `ranks`."""
-    return gpus.split(",")[0]
+    return (record.memory and record.memory.peak_bytes) or 0
 
 
 def _exp(value: float) -> float:

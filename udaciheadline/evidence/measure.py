@@ -55,7 +55,7 @@ def parallel(
     return Parallel(
         backend="nccl" if device == "cuda" else "gloo",
         weights_bytes=tuple(info.weights_bytes for info in infos),
-        peak_bytes=tuple(sum(peak.device_allocated_peak_bytes) or peak.host_peak_bytes for peak in peaks),
+        peak_bytes=tuple(peak.peak_bytes for peak in peaks),
         communication_share=tuple(shares),
         job_communication_share=tuple(job_shares),
         layers=tuple(int(info.details["layers"]) for info in infos) if "layers" in infos[0].details else None,

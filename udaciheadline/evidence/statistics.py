@@ -35,6 +35,11 @@ def blocks(count: int, launches: int) -> list[range]:
     return [range(*ends) for ends in pairwise(ends)]
 
 
+def launch_means(values: Sequence[float], launches: int) -> list[float]:
+    """The mean of each launch's values, which are in `blocks`."""
+    return [math.fsum(values[i] for i in block) / len(block) for block in blocks(len(values), launches)]
+
+
 def launch_mean(values: Sequence[float], launches: int) -> Estimate:
     """The mean of values that were measured in so many launches of a program, in `blocks`, with Student's t interval of
     the launches' means: two processes of one program differ, and no number of values of one process shows by how much.
@@ -44,7 +49,7 @@ def launch_mean(values: Sequence[float], launches: int) -> Estimate:
     """
     if launches == 1:
         return mean(values)
-    return mean([math.fsum(values[i] for i in block) / len(block) for block in blocks(len(values), launches)])
+    return mean(launch_means(values, launches))
 
 
 def geometric_mean(logarithms: Sequence[float], launches: int = 1) -> Estimate:

@@ -64,9 +64,7 @@ def _row(record: Record) -> list[str]:
         cells["x baseline"] = _interval(over, ".2f")
     if record.build is not None:
         cells["weights"] = f"{record.build.weights_bytes / 2**20:.1f}"
-    if (memory := record.memory) is not None and (
-        peak := sum(memory.device_allocated_peak_bytes) or memory.host_peak_bytes
-    ):
+    if (memory := record.memory) is not None and (peak := memory.peak_bytes):
         cells["peak"] = f"{peak / 2**20:.0f}"
     if (s := record.scores) is not None:
         cells["ROUGE-1"] = _number(s.rouge["rouge1"].value, ".3f")

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from udaciheadline.evidence.compare import SETTINGS
+from udaciheadline.evidence.compare import SETTINGS, gpu_kind
 from udaciheadline.records import Record, UsageError
 from udaciheadline.session.store import RECORDS, SESSIONS, plain
 
+MOST = 1e6  # of logarithms and scores: sums of their squares are numbers, too
 Run = list[Record]
 """The rows of one run."""
 
@@ -39,23 +40,23 @@ def load(reference: str, results: Path, like: Run | None = None) -> Run:
                 "`udaciheadline baseline promote`"
             )
     if path.is_file():
-        return _saved(path) if path.suffix == ".json" else _last(_read(path), path)
-    rows = [record for record in _read(results / RECORDS, cut_off=True) if record.run == reference]
+        return _saved(path) if path.suffix == ".json" else _last(_entries(path), path)
+    rows = _of(reference, _entries(results / RECORDS, cut_off=True))
     if not rows:
         raise UsageError(f"{reference}: this is neither a file, nor a folder, nor a run in {results}: name one of them")
-    return rows
+    return _structure(rows, results / RECORDS)
 
 
 def latest(results: Path) -> Run:
     """The rows of the latest run in a folder of results. Raises UsageError."""
-    return _last(_read(results / RECORDS, cut_off=True), results)
+    return _last(_entries(results / RECORDS, cut_off=True), results / RECORDS)
 
 
 def baseline_name(run: Run) -> str:
     """The name of the file in which the baseline for a run's settings and device is kept."""
     first = run[0]
     settings = json.dumps({name: first.settings.get(name) for name in SETTINGS}, default=str)
-    device = re.sub("[^a-z0-9]+", "-", first.environment.get("gpu", "cpu").split(",")[0].lower()).strip("-")
+    device = re.sub("[^a-z0-9]+", "-", (gpu_kind(first.environment) or "cpu").lower()).strip("-")
     return f"{device}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}.jsonl"
 
 
@@ -95,10 +96,16 @@ def _exit_status(results: Path, name: str) -> int | None:
     return None
 
 
-def _last(records: Run, path: Path) -> Run:
-    if not records:
+def _last(entries: list[Any], path: Path) -> Run:
+    """The rows of the run that is last; what other runs have left, of other versions perhaps, is not looked at."""
+    if not entries:
         raise UsageError(f"{path}: there is no run in it: measure one with `pytest bench`")
-    return [record for record in records if record.run == records[-1].run]
+    last = entries[-1]
+    return _structure(_of(last["run"], entries) if isinstance(last, dict) and "run" in last else [last], path)
+
+
+def _of(run: object, entries: list[Any]) -> list[Any]:
+    return [entry for entry in entries if isinstance(entry, dict) and entry.get("run") == run]
 
 
 def _entries(path: Path, *, cut_off: bool = False) -> list[Any]:
@@ -118,10 +125,6 @@ def _entries(path: Path, *, cut_off: bool = False) -> list[Any]:
     return entries
 
 
-def _read(path: Path, *, cut_off: bool = False) -> Run:
-    return _structure(_entries(path, cut_off=cut_off), path)
-
-
 def _saved(path: Path) -> Run:
     """The rows in a file that pytest-benchmark has saved."""
     try:
@@ -130,7 +133,7 @@ def _saved(path: Path) -> Run:
     except (OSError, ValueError, RecursionError, TypeError, KeyError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UsageError(f"{path}: it is no run that pytest-benchmark has saved ({reason}): name one") from None
-    return _last(_structure(found, path), path)
+    return _last(found, path)
 
 
 def _structure(entries: Sequence[Any], path: Path) -> Run:
@@ -159,7 +162,7 @@ def _structure(entries: Sequence[Any], path: Path) -> Run:
 
 def _exactly(kind: type) -> Any:
     def structure(value: Any, _: Any) -> Any:
-        if type(value) is not kind:
+        if type(value) is not kind or (isinstance(value, int) and abs(value) >= 2**63):
             raise TypeError(f"{value!r:.40} is no {kind.__name__}")
         return value
 
@@ -185,5 +188,9 @@ def _check(record: Record) -> None:
         raise ValueError(f"{len(found.log_ratios)} articles in {found.launches} launches")
     if found.seconds and (len(found.seconds) != len(found.log_ratios) or not min(found.seconds) > 0):
         raise ValueError("its seconds are not those of its articles")
-    if not all(map(math.isfinite, (*found.seconds, *found.log_ratios, *found.job_log_ratios))):
-        raise ValueError("a ratio of seconds is no number")
+    if not all(abs(ratio) < MOST for ratio in (*found.log_ratios, *found.job_log_ratios)):
+        raise ValueError("a ratio of seconds is none")
+    if not all(math.isfinite(seconds) for seconds in found.seconds):
+        raise ValueError("its seconds are no numbers")
+    if any(abs(score) > MOST for score in (*found.rouge1, *found.nll)):  # NaN may be
+        raise ValueError("a score is none")

@@ -6,6 +6,7 @@ brought up to date every few to some hundred milliseconds: a window of less than
 """
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,12 +39,18 @@ class Meter(Protocol):
 
 
 class Nvml:
-    """The first `count` GPUs."""
+    """The first `count` GPUs of those that CUDA shows."""
 
     source = "NVML"
 
     def __init__(self, nvml: Any, count: int) -> None:
-        self._nvml, self._devices = nvml, [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(count)]
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # NVML does not know of it
+        names = shown[:count] if shown[0] else map(str, range(count))
+        self._nvml = nvml
+        self._devices = [
+            nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(name)
+            for name in map(str.strip, names)
+        ]
 
     def joules(self) -> float:
         """Of all of them together."""
@@ -110,7 +117,7 @@ def meter(device: str, count: int) -> Iterator[Meter | None]:
     try:
         pynvml.nvmlInit()
         nvml = Nvml(pynvml, count)
-        nvml.joules()
+        nvml.joules(), nvml.slowed()  # old cards know neither
     except pynvml.NVMLError:
         yield None
         return
