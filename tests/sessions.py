@@ -37,9 +37,9 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | more
 
 
-def bench(results: Path, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def bench(results: Path, *arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     line = command(results, *arguments)
-    return subprocess.run(line, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(line, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=PATIENCE)
 
 
 def faulty(folder: Path, chosen: str) -> tuple[str, ...]:

@@ -3,10 +3,13 @@
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sessions import PATIENCE, ROOT, bench, faulty, hanging_session, records
+
+CutShort = dict[int, tuple[Path, int, list[str]]]
 
 
 def beset_session(results: Path) -> tuple[Path, int, str]:
@@ -15,14 +18,23 @@ def beset_session(results: Path) -> tuple[Path, int, str]:
     chosen = faulty(results, "raises,mend,oom,killed,gpu-only,unsupported,kv-cache,target,hangs")
     model = str(ROOT / "udaciheadline" / "checkpoints" / "embedded" / "main")
     session = bench(
-        results, *chosen, "--articles", "3", "--timeout", "40", "--batch-size", "auto", "--model", model, "--profile"
+        results, *chosen, "--articles", "3", "--timeout", "30", "--batch-size", "auto", "--model", model, "--profile"
     )
     return results, session.returncode, session.stdout
 
 
 @pytest.fixture(scope="module")
-def beset(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
-    return beset_session(tmp_path_factory.mktemp("beset"))
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Path, int, str], CutShort]:
+    """All of them side by side: they wait more than they compute."""
+    with ThreadPoolExecutor(1) as pool:
+        beset = pool.submit(beset_session, tmp_path_factory.mktemp("beset"))
+        cut_short = sessions_cut_short(tmp_path_factory.mktemp("cut_short"))
+        return beset.result(), cut_short
+
+
+@pytest.fixture(scope="module")
+def beset(sessions) -> tuple[Path, int, str]:
+    return sessions[0]
 
 
 def test_a_faulty_technique_costs_its_own_row_only(beset) -> None:
@@ -63,7 +75,7 @@ def test_a_row_that_ends_says_why_once_without_a_trace_of_the_harness(beset) -> 
 
 def test_the_report_says_why_a_row_is_missing(beset) -> None:
     output = beset[2]
-    assert "hangs: timeout: no answer within the 40 s of --timeout." in output
+    assert "hangs: timeout: no answer within the 30 s of --timeout." in output
     assert "gpu-only: skipped: it needs a CUDA GPU." in output
     assert "unsupported: skipped: its layers are round, and this takes square ones." in output
     assert "target: skipped: it needs a target model: name one with --target." in output
@@ -81,7 +93,7 @@ def test_profile_writes_a_trace_and_a_table(beset) -> None:
     assert "Self CPU" in (folder / "kv-cache.txt").read_text("utf-8")
 
 
-def sessions_cut_short(folder: Path) -> dict[int, tuple[Path, int, list[str]]]:
+def sessions_cut_short(folder: Path) -> CutShort:
     """Of one session for each of two signals, side by side: its results, its exit code and the processes it left."""
     sessions = {number: hanging_session(folder / str(number)) for number in (signal.SIGINT, signal.SIGKILL)}
     ended = {}
@@ -98,8 +110,8 @@ def sessions_cut_short(folder: Path) -> dict[int, tuple[Path, int, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def cut_short(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, int, list[str]]]:
-    return sessions_cut_short(tmp_path_factory.mktemp("cut_short"))
+def cut_short(sessions) -> CutShort:
+    return sessions[1]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 2), (signal.SIGKILL, -signal.SIGKILL)])
