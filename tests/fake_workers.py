@@ -92,12 +92,13 @@ class FakeWorker:
         return [args[1] for method, args in self.calls if method == "generate" and len(args) > 1]
 
 
-def row_of(technique: Technique, articles: int = 8, batch_size: int | None = None) -> Row:
-    """A new row of a session with so many articles, so many of them at a time in a job."""
-    chosen = tuple(Article(f"True headline {i}", f"Description {i}.") for i in range(articles))
+def row_of(technique: Technique, articles: int = 8, batch_size: int | None = None, further: int = 0) -> Row:
+    """A new row of a session with so many timed articles, so many of them at a time in a job, and `further` ones."""
+    chosen = tuple(Article(f"True headline {i}", f"Description {i}.") for i in range(articles + further))
     spec = EngineSpec("model", None, "model", "cpu", "float32", ranks=2)
     thresholds = {technique.name: Thresholds(work_tolerance=0.1, speed_up_min=2.0)}
-    run = Run(ArticleSet("a test", chosen, 0), spec, thresholds, 600.0, {}, has_floor=False, batch_size=batch_size)
+    found = ArticleSet("a test", chosen[:articles], 0, further=chosen[articles:])
+    run = Run(found, spec, thresholds, 600.0, {}, has_floor=False, batch_size=batch_size)
     return Row(run, technique)
 
 

@@ -61,6 +61,7 @@ MEASUREMENT = Measurement(
     limit_seconds=0.03125,
 )
 SCORES = Scores(
+    articles=8,
     rouge={kind: Estimate(0.5 + i / 100, 0.4, 0.6) for i, kind in enumerate(ROUGE_TYPES)},
     rouge_difference=dict.fromkeys(ROUGE_TYPES, Estimate(-0.04, -0.06, -0.02)),
     rouge1_detectable_loss=0.03,

@@ -171,16 +171,18 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Scores:
-    """The quality of one row: means with 95 % intervals, and paired differences to the reference.
+    """The quality of one row on so many `articles`: means with 95 % intervals, and paired differences to the reference.
 
     `rouge` is by kind, as F-measures in [0, 1]; `nll` is the mean negative log-likelihood of the true headlines, in
     nats per token. `rouge1_detectable_loss` is the loss that so many articles would find with 80 % power.
     `identical_share` counts headlines with the reference's tokens; the first differing token of the others is given by
     its earliest and its median position. Of a row that must repeat another one's tokens, `near_ties` counts the
     headlines that part from those where the two tokens are within `rounding_nats` of each other, which is what rounding
-    moves (`engines.texts.rounding`), and `real_differences` all others that part.
+    moves (`engines.texts.rounding`), and `real_differences` all others that part. `job_identical_share` counts the
+    timed headlines whose tokens an offline job writes too (None: it has none).
     """
 
+    articles: int
     rouge: dict[str, Estimate]
     rouge_difference: dict[str, Estimate]
     rouge1_detectable_loss: float
@@ -192,6 +194,7 @@ class Scores:
     near_ties: int | None = None
     real_differences: int | None = None
     rounding_nats: float | None = None
+    job_identical_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -200,8 +203,8 @@ class PerArticle:
 
     `log_ratios` are those of the reference's seconds over the technique's, in `launches` blocks of fresh processes
     (nothing of a row that has jobs only); `job_log_ratios` the same of whole jobs, one a fresh process. `rouge1` is NaN
-    where ROUGE cannot see the true headline; `nll` is in nats a token. `seconds` are the technique's own, in the
-    order of `log_ratios`.
+    where ROUGE cannot see the true headline; `nll` is in nats a token; both go on behind the timed articles with those
+    of `Record.job_scores`. `seconds` are the technique's own, in the order of `log_ratios`.
     """
 
     log_ratios: tuple[float, ...]
@@ -270,7 +273,8 @@ class Record:
     sentence. `speed_up_over` holds the paired speed-ups over other rows of the same session, by name: of speculative
     decoding over the target, and of a parallel row over one rank, as those answered in turn with it; of all others by
     way of the reference, whose own shifts from row to row are not in their intervals. `not_compared` says of which row
-    that should have answered in turn there is no such figure, and why.
+    that should have answered in turn there is no such figure, and why. `scores` are those of the timed outputs, and
+    `job_scores` those of more articles, written as offline jobs.
     """
 
     run: str
@@ -289,10 +293,16 @@ class Record:
     energy: Energy | None = None
     parallel: Parallel | None = None
     scores: Scores | None = None
+    job_scores: Scores | None = None
     per_article: PerArticle | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     settings: dict[str, object] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def widest_scores(self) -> Scores | None:
+        """Those of the most articles."""
+        return self.job_scores or self.scores
 
 
 class Texts(Protocol):

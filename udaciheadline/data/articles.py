@@ -23,13 +23,17 @@ _HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # what cutting a text in the middl
 class ArticleSet:
     """The first usable articles of a dataset, and how many rows before the last of them were not usable.
 
-    `examples` are usable articles that come after them: what a prompt may show, because it is not measured.
+    `examples` are usable articles that come after them: what a prompt may show, because it is not measured. `further`
+    ones come after those: they are not timed, but may be written. `ended` says why there are no more of them, where a
+    row could not be read.
     """
 
     source: str
     articles: tuple[Article, ...]
     skipped: int
     examples: tuple[Article, ...] = ()
+    further: tuple[Article, ...] = ()
+    ended: str = ""
 
 
 def load_articles(

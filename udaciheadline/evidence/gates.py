@@ -88,7 +88,8 @@ def require_tables(thresholds: Mapping[str, Thresholds], wanted: Iterable[Techni
 class Evidence:
     """What the gates of one row look at. `exact` is the row that its tokens must repeat (None: not measured), and then
     the `reference` of its quality, too; `preferences` and `rounding` say what its engine thinks of the tokens that do
-    not (`quality.Parity`)."""
+    not (`quality.Parity`). `job` is what it answers to the same articles as an offline job, and `wide` the same of more
+    articles, as jobs: what ROUGE and the likelihood are judged by."""
 
     articles: Sequence[Article]
     answers: Answers
@@ -100,6 +101,8 @@ class Evidence:
     speed_up: Estimate | None
     preferences: Mapping[int, float] = field(default_factory=dict)
     rounding: float = 0.0
+    job: Answers | None = None
+    wide: "Evidence | None" = None
 
     @property
     def parity(self) -> Parity | None:
@@ -112,7 +115,8 @@ class Evidence:
 def judge(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     """The verdict of each gate that `thresholds` sets."""
     return [
-        *_statistical(thresholds, evidence),
+        *_statistical(thresholds, evidence.wide or evidence),
+        *_job(thresholds, evidence),
         *_parity(thresholds, evidence),
         *_work(thresholds, evidence),
         *_weights(thresholds, evidence),
@@ -167,6 +171,18 @@ def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
         verdict = _verdict(gate, within, measured, required, text, _worst(evidence, losses))
         verdicts.append(_unless_by_chance(verdict, p))
     return verdicts
+
+
+def _job(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
+    """Whether a job writes headlines as good as those of the timed rounds: the wider quality is that of jobs."""
+    least, job, own = thresholds.rouge_retention_min, evidence.job, evidence.answers.rouge["rouge1"]
+    if least is None or job is None or _unjudged(own):
+        return []
+    kept = retention(job.rouge["rouge1"], own)
+    losses = [a - b for a, b in zip(job.rouge["rouge1"], own, strict=True)]
+    text = "as a job it keeps {m:.1%} of the rouge1 that it has one article at a time, at least {r:.1%} required"
+    worst = _worst(replace(evidence, answers=job, reference=evidence.answers), losses)
+    return [_unless_by_chance(_verdict("job", kept >= least, kept, least, text, worst), p_worse(losses))]
 
 
 def _unless_by_chance(verdict: Verdict, p: float) -> Verdict:

@@ -46,6 +46,11 @@ class Answers:
         rouge = {kind: values[:count] for kind, values in self.rouge.items()}
         return Answers(self.generations[:count], rouge, self.nll[:count])
 
+    def __add__(self, others: "Answers") -> "Answers":
+        """These and then those to other articles."""
+        rouge = {kind: values + others.rouge[kind] for kind, values in self.rouge.items()}
+        return Answers(self.generations + others.generations, rouge, self.nll + others.nll)
+
 
 def first_difference(tokens: Sequence[int], other: Sequence[int]) -> int | None:
     """The first position at which two token sequences differ, None where they are the same."""
@@ -99,6 +104,7 @@ def score(answers: Answers, reference: Answers, parity: Parity | None = None) ->
     lost = {kind: _minus(answers.rouge[kind], reference.rouge[kind]) for kind in ROUGE_TYPES}
     positions = [p for p in differences(answers, reference) if p is not None]
     return Scores(
+        articles=len(answers.generations),
         rouge={kind: mean(answers.rouge[kind]) for kind in ROUGE_TYPES},
         rouge_difference={kind: mean(lost[kind]) for kind in ROUGE_TYPES},
         rouge1_detectable_loss=detectable(lost["rouge1"]),

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from udaciheadline.evidence import gates, measure, quality
+from udaciheadline.evidence import gates, measure
 from udaciheadline.evidence.quality import Answers
 from udaciheadline.records import (
     BuildInfo,
@@ -29,6 +29,7 @@ from udaciheadline.session.jobs import Jobs
 from udaciheadline.session.rounds import Rounds
 from udaciheadline.session.run import Answered, Run
 from udaciheadline.session.scoring import Scoring
+from udaciheadline.session.wide import Wide
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers import power
 from udaciheadline.workers.worker import Worker, WorkerError
@@ -67,6 +68,7 @@ class Row:
             self._jobs.launches = 1
         self._throughput: Throughput | None = None
         self._scoring = Scoring(run, technique, self._ask_all)
+        self._wide = Wide(run, technique, self._jobs, self._ask_all)
         self._verdicts: list[Verdict] | None = None
         self.extra_info: dict[str, object] = {}  # of the latency benchmark; receives the whole row when it ends
         if technique.offline and math.isfinite(self._seconds):  # what the reference need not answer for it alone
@@ -249,8 +251,12 @@ class Row:
             self.run.progress(self.technique.name, "quality", 0, 1)
             with self._guarded():
                 own, _ = self._scoring.score(self.generations, self.reference_generations)
+                seconds_left = ROUNDS_SHARE * (self._began + self._seconds - time.monotonic())
+                self._wide.write(self.generations, self.reference_generations, self._scoring.seconds, seconds_left)
+                self._scoring.score_wide(self._wide)
             ratios = [] if self.technique.offline else measure.log_ratios(self.reference_generations, self.generations)
-            self.run.answered[self.technique.name] = Answered(own, ratios, self._rounds.launches)
+            wide = self._scoring.wide[0] if self._scoring.wide else None
+            self.run.answered[self.technique.name] = Answered(own, wide, ratios, self._rounds.launches)
         assert self._scoring.answers is not None
         return self._scoring.answers
 
@@ -287,19 +293,18 @@ class Row:
     def record(self) -> Record:
         """The row as it stands."""
         measurement: Measurement | None = None
-        scores: Scores | None = None
+        scores: tuple[Scores | None, Scores | None] = None, None
         verdicts: list[Verdict] = []
         over: dict[str, Estimate] = {}
         per_article: PerArticle | None = None
         if self.status == "ok" and self.generations:
             with contextlib.suppress(RowFailed):
-                own, reference = self.answers()
-                scores, verdicts = quality.score(own, reference, self._evidence().parity), self.verdicts()
-                answered = self.run.answered[self.technique.name]
-                ratios, jobs = tuple(answered.log_ratios), tuple(self._jobs.log_ratios)
-                seconds = () if self.technique.offline else tuple(g.seconds for g in self.generations)
-                rouge1, nll = tuple(own.rouge["rouge1"]), tuple(own.nll)
-                per_article = PerArticle(ratios, answered.launches, rouge1, nll, jobs, seconds)
+                self.answers()
+                with self._guarded():
+                    scores = self._scoring.scores()
+                verdicts = self.verdicts()
+                seconds = [] if self.technique.offline else [g.seconds for g in self.generations]
+                per_article = self.run.answered[self.technique.name].per_article(self._jobs.log_ratios, seconds)
                 if not self.technique.offline:
                     measurement, over = self._measurement(), self._rounds.speed_ups()
         worker = self._worker
@@ -319,7 +324,8 @@ class Row:
             memory=self._memory,
             energy=self._energy,
             parallel=self._parallel,
-            scores=scores,
+            scores=scores[0],
+            job_scores=scores[1],
             per_article=per_article,
             verdicts=verdicts,
             settings=self.run.all_settings,

@@ -18,7 +18,7 @@ from udaciheadline.evidence import quality
 from udaciheadline.evidence.gates import Thresholds
 from udaciheadline.evidence.quality import Answers
 from udaciheadline.evidence.statistics import mean
-from udaciheadline.records import BuildInfo, EngineSpec, Estimate, Generation, Limits
+from udaciheadline.records import BuildInfo, EngineSpec, Estimate, Generation, Limits, PerArticle
 from udaciheadline.techniques import REFERENCE, Technique, techniques
 from udaciheadline.workers.machine import machine
 from udaciheadline.workers.worker import HERE, Worker, WorkerError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
     from udaciheadline.workers.processes import Here
 
+FURTHER_BATCH = 16  # articles at a time of the reference, where its fastest is not known
 ROUNDING_ARTICLES = 24  # some hundred tokens: enough to see the largest effect that rounding has
 
 Progress = Callable[[str, str, int, int], None]
@@ -38,8 +39,21 @@ class Answered:
     """What is kept of a row after its engine is gone, for rows that are compared with it."""
 
     answers: Answers
+    wide: Answers | None
     log_ratios: list[float]
     launches: int
+
+    def per_article(self, job_log_ratios: Sequence[float], seconds: Sequence[float]) -> PerArticle:
+        """The same for a record, with what its jobs and its own seconds were."""
+        judged = self.wide or self.answers
+        return PerArticle(
+            tuple(self.log_ratios),
+            self.launches,
+            tuple(judged.rouge["rouge1"]),
+            tuple(judged.nll),
+            tuple(job_log_ratios),
+            tuple(seconds),
+        )
 
 
 class Run:
@@ -59,14 +73,19 @@ class Run:
         hosts: Sequence["Here | Host"] = HERE,
         prompt: Prompt = NOTEBOOK,
         launches: int | None = 1,
+        quality_articles: int | None = None,
     ) -> None:
         self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        self.articles = articles.articles
+        self.articles = articles.articles  # those that are timed come first among all
+        self.all_articles = articles.articles + articles.further
+        self.quality_articles = quality_articles  # that quality is judged on; None: as many as are worth their time
         self.skipped_rows = articles.skipped
-        self.prompts = [prompt.fill(article.short_description) for article in self.articles]
-        self.completions = [prompt.completion(article.headline) for article in self.articles]  # the true ones
+        self.all_prompts = [prompt.fill(article.short_description) for article in self.all_articles]
+        self.all_completions = [prompt.completion(article.headline) for article in self.all_articles]  # the true ones
+        timed = slice(len(self.articles))
+        self.prompts, self.completions = self.all_prompts[timed], self.all_completions[timed]
         self.spec, self.thresholds, self.timeout, self.progress = spec, thresholds, timeout, progress
-        texts = json.dumps([self.prompts, self.completions]).encode()
+        texts = json.dumps([self.all_prompts, self.all_completions]).encode()
         self.settings = settings | {"fingerprint": hashlib.sha256(texts).hexdigest()[:12]}
         self.has_floor, self.batch_size = has_floor, batch_size
         self.environment, self._hosts = machine(spec.device), hosts
@@ -81,6 +100,7 @@ class Run:
         self._companions: dict[str, Worker] = {}
         self.launch_seconds: dict[str, float] = {}  # that one of them takes to start and warm up
         self._reference_nll: list[float] = []
+        self._reference_further: tuple[list[Generation], list[float]] = [], []
         self.heard: list[Generation] = []  # the reference's answers, one article at a time
         self.deadline, self.rows_left = math.inf, 1  # --minutes, and the rows that share what is left of them
         self._rounding: dict[str, float] = {}
@@ -175,6 +195,18 @@ class Run:
             new = slice(known, count)
             self._reference_nll += self.ask(REFERENCE, "likelihood", self.prompts[new], self.completions[new])
         return self._reference_nll[:count]
+
+    def reference_further(self, count: int) -> tuple[list[Generation], list[float]]:
+        """The reference's headlines of the first articles that are not timed, as a job, and the likelihoods of the true
+        ones."""
+        made, nll = self._reference_further
+        if (known := len(made)) < count:
+            new = slice(len(self.articles) + known, len(self.articles) + count)
+            prompts, size = self.all_prompts[new], self.job_sizes.get(REFERENCE, FURTHER_BATCH)
+            made += self.ask(REFERENCE, "generate", prompts, min(size, len(prompts)))
+            self.useful_seconds += made[-1].seconds
+            nll += self.ask(REFERENCE, "likelihood", prompts, self.all_completions[new])
+        return made[:count], nll[:count]
 
     def copy_rouge(self) -> dict[str, Estimate]:
         """ROUGE of copying the description unchanged: what a table must show, so that nobody mistakes it for skill."""
