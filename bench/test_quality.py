@@ -20,6 +20,11 @@ def test_rouge(row: Row) -> None:
     require(row, "rouge1", "rougeL")
 
 
+def test_job_writes_as_well(row: Row) -> None:
+    """What more articles than the timed ones are judged by is written as a job."""
+    require(row, "job")
+
+
 def test_likelihood(row: Row) -> None:
     require(row, "likelihood")
 

@@ -39,10 +39,8 @@ def writes(
 
     def generate(self: FakeWorker, prompts: list[str], batch_size: int | None = None) -> list[Any]:
         self.jobs += 1
-        return [
-            generation(headline(self, prompt, batch_size or 1), seconds=1.0, batch_size=batch_size or 1)
-            for prompt in prompts
-        ]
+        size = batch_size or 1
+        return [generation(headline(self, prompt, size), seconds=1.0, batch_size=size) for prompt in prompts]
 
     monkeypatch.setattr(worker, "generate", generate)
 
