@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, broken
