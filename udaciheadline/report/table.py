@@ -96,7 +96,8 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
         alone = sum(measurement.launches == 1 for measurement in measured.values())
         over = "articles, in one process" if alone == len(measured) else "fresh processes of both"
         some = f" ({alone} rows: one)" if 0 < alone < len(measured) else ""
-        lines.append(f"x {REFERENCE}: times as fast, by article. ±: half a 95 % interval, over {over}{some}.")
+        lines.append(f"x {REFERENCE}: how many times as fast, paired article by article.")
+        lines.append(f"±: half a 95 % interval; of speed over {over}{some}.")
     if any(record.throughput for record in records):
         lines.append("offline: headlines a second, all articles as one job.")
     on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
@@ -105,10 +106,10 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
     )
     if any(record.scores for record in records):
         copied = copy_rouge["rouge1"].value
-        copying = "" if math.isnan(copied) else f" ROUGE-1 of the description: {copied:.3f}"
+        copying = "" if math.isnan(copied) else f" ROUGE-1 of the description {copied:.3f}"
         reference = next((r.scores for r in records if r.technique == REFERENCE and r.scores), None)
         if copying and reference:
-            copying += f", of {REFERENCE}: {reference.rouge['rouge1'].value:.3f}"
+            copying += f", of {REFERENCE} {reference.rouge['rouge1'].value:.3f}"
         lines.append(f"ROUGE-1, NLL (nats a token): against {REFERENCE}.{copying}{'.' if copying else ''}")
     lines.append("slower: behind in what --goal prefers. All figures: --details, or results.csv.")
     return lines
