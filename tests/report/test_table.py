@@ -109,9 +109,7 @@ def test_the_legend_says_over_what_the_interval_of_a_speed_up_is(launches: tuple
 
 
 def test_the_legend_holds_the_reference_against_the_description() -> None:
-    line = (
-        "ROUGE-1, NLL (nats a token): against kv-cache. ROUGE-1 of the description 0.234, of kv-cache 0.500."
-    )
+    line = "ROUGE-1, NLL (nats a token): against kv-cache. ROUGE-1 of the description 0.234, of kv-cache 0.500."
     assert line in legend(written(REFERENCE, RECORD)).splitlines()
 
 
