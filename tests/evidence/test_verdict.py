@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rows import MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, broken
 
 from udaciheadline.evidence.verdict import GOALS, Budget, Decision, Limit, decide, pareto, parse_budget
-from udaciheadline.records import BuildInfo, Estimate, Memory, Record, Verdict
+from udaciheadline.records import BuildInfo, Estimate, Memory, Parallel, Record, Verdict
 
 MIB = 2**20
 SAME = replace(
@@ -139,6 +139,17 @@ def test_rows_that_are_alike_are_said_to_be_alike() -> None:
     assert decide([REFERENCE, COMPILED, replace(COMPILED, technique="other")]).sentence.endswith(
         "a hundred times as many articles would not tell them apart"
     )
+
+
+def test_rows_that_answered_in_turn_are_compared_by_their_own_ratio() -> None:
+    parallel = Parallel("nccl", (4 * MIB,) * 2, (None,) * 2, (0.1,) * 2, (0.1,) * 2)
+    over = {"compiled": Estimate(1.1, 1.05, 1.15)}
+    split = row("tensor-parallel", 6.9, 0.8, peak=474, engine="compiled", parallel=parallel, speed_up_over=over)
+    found = decide([REFERENCE, COMPILED, split])
+    assert found.technique == "tensor-parallel"
+    assert found.sentence.endswith(", on 2 devices")
+    slower = replace(split, speed_up_over={"compiled": Estimate(0.9, 0.85, 0.95)})
+    assert decide([REFERENCE, COMPILED, slower]).technique == "compiled"
 
 
 def test_undecided_speed_is_decided_by_less_memory_where_all_else_is_as_good() -> None:

@@ -8,12 +8,12 @@ of one program differ in both.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from udaciheadline.evidence.budget import peak_bytes
 from udaciheadline.evidence.compare import Margins
 from udaciheadline.records import Estimate, Record
-from udaciheadline.techniques import REFERENCE
+from udaciheadline.techniques import REFERENCE, techniques
 
 WORTH = math.log(1.02)
 """A row pays where it is faster, or smaller, than the reference by more than this for certain."""
@@ -42,19 +42,32 @@ _NOTHING = Estimate(0.0, 0.0, 0.0)
 @dataclass(frozen=True)
 class Gains:
     """Those of one row, by name: "speed" of one article at a time, "rate" of a job, "peak" and "weights" of memory,
-    "rouge1" and "nll" of quality. What was not measured is missing."""
+    "rouge1" and "nll" of quality. What was not measured is missing. `in_turn` is its speed over rows that answered in
+    turn with it, which says more than the way by the reference."""
 
     technique: str
     by_name: Mapping[str, Estimate]
+    in_turn: Mapping[str, Estimate] = field(default_factory=dict)
 
     def get(self, name: str) -> Estimate | None:
         """One of them."""
         return self.by_name.get(name)
 
     def is_better(self, other: "Gains", name: str) -> bool:
-        """Whether it is better than the other one for certain: their intervals do not overlap."""
+        """Whether it is better than the other one for certain: their intervals do not overlap, or that of the ratio of
+        two that answered in turn is above 1."""
         own, theirs = self.get(name), other.get(name)
+        if name == "speed" and (ratio := self.over(other)) is not None:
+            return ratio.low > 0
         return own is not None and theirs is not None and own.low > theirs.high
+
+    def over(self, other: "Gains") -> Estimate | None:
+        """The logarithm of its speed over that of a row that answered in turn with it."""
+        if other.technique in self.in_turn:
+            return self.in_turn[other.technique]
+        if (ratio := other.in_turn.get(self.technique)) is None:
+            return None
+        return Estimate(-ratio.value, -ratio.high, -ratio.low)
 
     def pays(self, reference: "Gains", names: Iterable[str], least: float = WORTH) -> bool:
         """Whether it gains more than `least` over the reference in one of these for certain."""
@@ -102,7 +115,19 @@ def gains(record: Record, reference: Record | None) -> Gains:
         nll, rouge1 = s.nll_difference, s.rouge_difference["rouge1"]
         found["nll"] = _open(Estimate(-nll.value, -nll.high, -nll.low))
         found["rouge1"] = _open(rouge1)
-    return Gains(record.technique, {name: gain for name, gain in found.items() if gain is not None})
+    known = {name: gain for name, gain in found.items() if gain is not None}
+    return Gains(record.technique, known, _in_turn(record))
+
+
+def _in_turn(record: Record) -> dict[str, Estimate]:
+    """A parallel row answers in turn with one rank, and what repeats the target's tokens with the target alone; all
+    other ratios between rows go by way of the reference."""
+    technique = techniques().get(record.technique)
+    other = "compiled" if record.parallel and record.engine == "compiled" else technique and technique.exact_to
+    if not other or other == REFERENCE or other not in record.speed_up_over:
+        return {}
+    ratio = _logarithm(record.speed_up_over[other])
+    return {} if ratio is None else {other: ratio}
 
 
 def best(rows: Sequence[Gains], names: Iterable[str]) -> list[Gains]:

@@ -170,6 +170,9 @@ def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str,
     count, unit = min(counts)
     mores = []
     for other in rest:
+        if name == "speed" and (over := first[1].over(other[1])) is not None:
+            mores.append(more_to_tell(abs(over.value), [(over.high - over.low) / 2], count))
+            continue
         ours, theirs = first[1].get(name), other[1].get(name)
         assert ours is not None
         assert theirs is not None
