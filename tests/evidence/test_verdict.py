@@ -213,6 +213,16 @@ def test_rates_that_were_not_measured_in_turn_decide_only_where_they_are_far_apa
     assert decide([job("kv-cache", 100), job("static-cache", 300)], Budget("offline")).technique == "static-cache"
 
 
+def test_where_the_machine_drifted_between_two_jobs_their_rates_say_less() -> None:
+    """The reference was three times as fast in the minutes of the second row: it may be the machine that was."""
+    reference, busy = job("kv-cache", 100), job("static-cache", 300)
+    assert busy.measurement is not None
+    quick = busy.measurement.reference_average_seconds / 3
+    quiet = replace(busy, measurement=replace(busy.measurement, reference_average_seconds=quick))
+    assert decide([reference, busy], Budget("offline")).technique == "static-cache"
+    assert decide([reference, quiet], Budget("offline")).technique == "kv-cache"
+
+
 def test_for_memory_the_least_peak_is_preferred_and_then_the_least_weights() -> None:
     found = decide([REFERENCE, COMPILED, INT8, row("fp4", 0.5, weights=3)], Budget("memory"))
     assert found.technique == "fp4"

@@ -19,8 +19,8 @@ WORTH = math.log(1.02)
 """A row pays where it is faster, or smaller, than the reference by more than this for certain."""
 
 UNPAIRED = 1.5
-"""What two rates of one session, measured in one process each and not in turn, may differ by without meaning it: as far
-apart were the ratio of two such rates and the paired one in README's session on two cores."""
+"""What two rates of one session, measured in one process each and not in turn, may differ by on a quiet machine without
+meaning it: as far apart were the ratio of two such rates and the paired one in README's session on two cores."""
 
 DECISIVE = {"interactive": ("speed",), "offline": ("rate",), "memory": ("peak", "weights")}
 """What a goal prefers, first things first."""
@@ -105,7 +105,8 @@ def gains(record: Record, reference: Record | None) -> Gains:
     if (m := record.measurement) is not None:
         found["speed"] = _NOTHING if is_reference else _logarithm(m.speed_up)
     if record.throughput is not None:
-        found["rate"] = _NOTHING if is_reference else _rate(record, reference)
+        ratio = job_ratio(record, reference)
+        found["rate"] = _NOTHING if is_reference else ratio and _logarithm(ratio)
     if reference is not None:
         on_gpu = record.memory is not None and sum(record.memory.device_allocated_peak_bytes) > 0
         spread = _MARGINS.weights if on_gpu else _MARGINS.peak
@@ -140,14 +141,22 @@ def best(rows: Sequence[Gains], names: Iterable[str]) -> list[Gains]:
     return left
 
 
-def _rate(record: Record, reference: Record | None) -> Estimate | None:
-    assert record.throughput is not None
+def job_ratio(record: Record, reference: Record | None) -> Estimate | None:
+    """A row's rate of a job over the reference's: paired, or else that of two jobs of different minutes. Of these is
+    known how fast the reference answered in the minutes of both rows: the ratio is corrected by how far that moved, and
+    its interval is `UNPAIRED` and so much wider."""
+    if record.throughput is None:
+        return None
     if record.throughput.speed_up is not None:
-        return _logarithm(record.throughput.speed_up)
+        return record.throughput.speed_up
     if reference is None or reference.throughput is None:
         return None
-    ratio = math.log(record.throughput.headlines_per_second / reference.throughput.headlines_per_second)
-    return Estimate(ratio, ratio - math.log(UNPAIRED), ratio + math.log(UNPAIRED))
+    ratio, drift = record.throughput.headlines_per_second / reference.throughput.headlines_per_second, 1.0
+    if record.measurement and reference.measurement:
+        now, then = record.measurement.reference_average_seconds, reference.measurement.reference_average_seconds
+        drift = now / then if now > 0 and then > 0 else 1.0
+    ratio, spread = ratio * drift, UNPAIRED * max(drift, 1 / drift)
+    return Estimate(ratio, ratio / spread, ratio * spread)
 
 
 def _weights(record: Record) -> int | None:

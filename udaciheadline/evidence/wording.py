@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from udaciheadline.evidence.budget import METRICS, Limit, peak_bytes, size
-from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains
+from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains, job_ratio
 from udaciheadline.evidence.statistics import more_to_tell
 from udaciheadline.records import Estimate, Record
 from udaciheadline.techniques import REFERENCE, techniques
@@ -54,12 +54,11 @@ def gain(record: Record, goal: str, reference: Record | None) -> str:
     if goal == "interactive" and record.measurement:
         return f"{ratio(record.measurement.speed_up)} times as fast as {KV_CACHE}"
     if goal == "offline" and (t := record.throughput):
+        rate = f"{t.headlines_per_second:.0f} headlines/s"
         if t.speed_up is not None:
-            times = ratio(t.speed_up)
-        else:
-            base = reference.throughput.headlines_per_second if reference and reference.throughput else math.nan
-            times = f"about {t.headlines_per_second / base:.2g}"
-        return f"{times} times the job of {KV_CACHE} ({t.headlines_per_second:.0f} headlines/s)"
+            return f"{ratio(t.speed_up)} times the job of {KV_CACHE} ({rate})"
+        times = job_ratio(record, reference)
+        return f"about {times.value:.2g} times the job of {KV_CACHE} ({rate}, not in turn with it)" if times else rate
     peak, weights = peak_bytes(record), record.build.weights_bytes if record.build else None
     sizes = [f"{size(value)} {what}" for value, what in ((peak, "peak"), (weights, "of weights")) if value]
     return ", ".join(sizes) + _against(record, reference)
