@@ -203,15 +203,15 @@ class _Rule:
             return Standing(name, "undecided", figures + doubt)
         if name == REFERENCE:
             return Standing(name, "reference", "what all rows are compared with")
+        more = wording.perhaps(record, own, self._goal)
         if not own.pays_in_anything(self._base, self._goal):
-            more = wording.perhaps(record, own, self._goal)
             return Standing(name, "not worth it", f"{figures}, and no less memory for certain{more}")
         better = [row.technique for row in self._in if row.dominates(own, self._goal)]
         if better:
             by = next((candidate for candidate in candidates if candidate in better), better[0])
             return Standing(name, "dominated", f"{figures}: {by} is as good in all, and better in something")
         pays = wording.pays(record, self._reference, [n for n in own.by_name if own.pays(self._base, [n])])
-        return Standing(name, "slower", f"{figures}{pays}")
+        return Standing(name, "slower", f"{figures}{more}{pays}")
 
     def _sentence(self, chosen: str | None, names: tuple[str, ...]) -> str:
         nothing = wording.nothing_better(self._goal, bool(self._budget.limits), len(self._in) - (chosen is not None))

@@ -131,8 +131,10 @@ def _change(own: int, base: int) -> str:
 def perhaps(record: Record, own: Gains, goal: str) -> str:
     """Of a row whose gain for the goal is not certain, what would make it so."""
     gain = own.get(DECISIVE[goal][0])
-    if goal == "memory" or gain is None or gain.value <= WORTH or (goal == "offline" and not _paired(record)):
+    if goal == "memory" or gain is None or not gain.low <= WORTH < gain.value:
         return ""
+    if goal == "offline" and not _paired(record):
+        return ": no more than two such jobs may differ by"
     count, unit = _count(record, goal)
     return _would_tell(
         more_to_tell(gain.value, [(gain.high - gain.low) / 2], count), count, unit, "whether it is faster"
