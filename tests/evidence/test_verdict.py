@@ -90,6 +90,13 @@ def test_a_row_that_failed_a_gate_is_excluded_with_what_it_measured() -> None:
     assert why(found, "compiled") == "it fails its gate rouge1: 90.0% of the reference's kept"
 
 
+def test_a_reference_that_failed_a_gate_is_not_kept_for_want_of_a_better_row() -> None:
+    failed = replace(REFERENCE, verdicts=[Verdict("floor rouge1", "fail", 0.1, 0.5, "ROUGE-1 0.100")])
+    found = decide([failed, INT8])
+    assert found.technique is None
+    assert found.sentence == "nothing to deploy: kv-cache is excluded, and no row is faster than it for certain"
+
+
 def test_a_limit_excludes_and_says_by_how_much() -> None:
     found = decide([REFERENCE, COMPILED, INT8], limited("memory<450MiB"))
     assert found.technique == "kv-cache"

@@ -9,7 +9,7 @@ articles or launches would tell.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from udaciheadline.evidence import wording
 from udaciheadline.evidence.budget import (
@@ -78,15 +78,7 @@ def decide(records: Sequence[Record], budget: Budget = DEFAULT) -> Decision:
     rows = sorted(records, key=lambda record: record.technique)
     found = _Rule(rows, budget).decision()
     order = {standing.technique: standing for standing in found.standings}
-    return Decision(
-        budget,
-        found.technique,
-        found.candidates,
-        found.sentence,
-        found.regime,
-        tuple(order[record.technique] for record in records),
-        found.notes,
-    )
+    return replace(found, standings=tuple(order[record.technique] for record in records))
 
 
 def pareto(
@@ -223,6 +215,8 @@ class _Rule:
             doubt = next(((name, *self._doubtful[name]) for name in names if name in self._doubtful), None)
             rows = [(self._records[name], self._gains[name]) for name in names]
             return wording.undecided(rows, self._goal, doubt)
+        if self._in and self._reference and REFERENCE in self._out:
+            return f"nothing to deploy: {REFERENCE} is excluded, and {nothing}"
         if self._in:
             return f"keep {REFERENCE}: {nothing}"
         if all(standing.state == "not run" for standing in self._out.values()):
