@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from udaciheadline.engines.texts import Ending, Limit, Texts
+from udaciheadline.engines.codec import Limit
+from udaciheadline.engines.texts import Ending, Texts
 from udaciheadline.records import UsageError
 
 WORDS = {0: "<end>", 1: " Rain", 2: " Falls", 3: "\n", 4: ".\n\n", 5: " ", 6: "a\tb"}
