@@ -147,6 +147,7 @@ class Measurement:
     `speed_up` is the geometric mean over articles of the reference's seconds over the technique's; its interval is over
     the `launches`, fresh processes of both that the articles were divided over, or over the articles where there was
     one. `limit_seconds` is what a headline would take if nothing but reading the weights once a new token took time.
+    `prompt_tokens` are those of the shortest and of the longest prompt.
     """
 
     count: int
@@ -167,6 +168,7 @@ class Measurement:
     acceptance_rate: float | None
     limit_seconds: float | None = None
     launches: int = 1
+    prompt_tokens: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

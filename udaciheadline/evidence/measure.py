@@ -140,4 +140,5 @@ def summarise(
         accepted=accepted,
         acceptance_rate=accepted / drafted if drafted else None,
         limit_seconds=limit,
+        prompt_tokens=(min(g.prompt_tokens for g in technique), max(g.prompt_tokens for g in technique)),
     )

@@ -138,5 +138,21 @@ def detectable(differences: Sequence[float], power: float = 0.8, level: float = 
     return float(stdtrit(degrees, 1 - level) + stdtrit(degrees, power)) * error
 
 
+def more_to_tell(effect: float, halves: Sequence[float], count: int, power: float = 0.8) -> int | None:
+    """How many values beside these `count` would part two estimates that are `effect` apart and have 95 % intervals of
+    these half widths, with `power`: the effect that so many part is the sum of the halves, and what power costs beyond
+    that, and it falls with the root of their number. Student's t falls too, which is not counted: of few values it is
+    rather too many. None where that cannot be said, or is more than a hundred times as many: they are alike.
+    """
+    from scipy.special import stdtrit
+
+    if count < 2 or not effect > 0 or not all(map(math.isfinite, halves)):
+        return None
+    beyond = float(stdtrit(count - 1, power) / stdtrit(count - 1, 0.975))
+    least = math.fsum(halves) + beyond * math.hypot(*halves)
+    more = count * ((least / effect) ** 2 - 1)
+    return max(1, math.ceil(more)) if more <= 100 * count else None
+
+
 def _standard_error(values: Sequence[float], centre: float) -> float:
     return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1) / len(values))

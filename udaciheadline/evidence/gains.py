@@ -1,0 +1,152 @@
+"""What a row gains over the reference, with what chance leaves open; and when one row is better than another one.
+
+All gains are such that more is better and that differences are what counts: ratios as logarithms, quality as it is.
+Speeds and quality are paired article by article and bring their intervals. Others have none, and get one here: an
+offline rate that was not paired with the reference's (`UNPAIRED`), and peaks (`compare.Margins`), since two processes
+of one program differ in both.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from udaciheadline.evidence.budget import peak_bytes
+from udaciheadline.evidence.compare import Margins
+from udaciheadline.records import Estimate, Record
+from udaciheadline.techniques import REFERENCE
+
+WORTH = math.log(1.02)
+"""A row pays where it is faster, or smaller, than the reference by more than this for certain."""
+
+UNPAIRED = 1.5
+"""What two rates of one session, measured in one process each and not in turn, may differ by without meaning it: as far
+apart were the ratio of two such rates and the paired one in README's session on two cores."""
+
+DECISIVE = {"interactive": ("speed",), "offline": ("rate",), "memory": ("peak", "weights")}
+"""What a goal prefers, first things first."""
+
+_MARGINS = Margins()
+_DOES_NOT_MATTER = {
+    "speed": _MARGINS.speed,
+    "rate": _MARGINS.speed,
+    "peak": _MARGINS.peak,
+    "weights": _MARGINS.weights,
+    "rouge1": _MARGINS.rouge1,
+    "nll": _MARGINS.nll,
+}
+_ALWAYS = ("peak", "weights", "rouge1", "nll")
+_QUALITY = ("rouge1", "nll")
+_NOTHING = Estimate(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Gains:
+    """Those of one row, by name: "speed" of one article at a time, "rate" of a job, "peak" and "weights" of memory,
+    "rouge1" and "nll" of quality. What was not measured is missing."""
+
+    technique: str
+    by_name: Mapping[str, Estimate]
+
+    def get(self, name: str) -> Estimate | None:
+        """One of them."""
+        return self.by_name.get(name)
+
+    def is_better(self, other: "Gains", name: str) -> bool:
+        """Whether it is better than the other one for certain: their intervals do not overlap."""
+        own, theirs = self.get(name), other.get(name)
+        return own is not None and theirs is not None and own.low > theirs.high
+
+    def pays(self, reference: "Gains", names: Iterable[str], least: float = WORTH) -> bool:
+        """Whether it gains more than `least` over the reference in one of these for certain."""
+        for name in names:
+            own, theirs = self.get(name), reference.get(name)
+            if own is not None and own.low - (theirs.high if theirs else 0.0) > least:
+                return True
+        return False
+
+    def pays_in_anything(self, reference: "Gains", goal: str) -> bool:
+        """In speed (for this goal), memory or quality."""
+        if self.pays(reference, {*DECISIVE[goal], "peak", "weights"}):
+            return True
+        return any(self.pays(reference, [name], _DOES_NOT_MATTER[name]) for name in _QUALITY)
+
+    def dominates(self, other: "Gains", goal: str) -> bool:
+        """Whether it is as good in all that counts for this goal, by what was measured and up to what does not matter,
+        better in something for certain, and worse in nothing for certain. What was measured of the other row only
+        leaves it open."""
+        better = False
+        for name in dict.fromkeys((*DECISIVE[goal], *_ALWAYS)):
+            own, theirs = self.get(name), other.get(name)
+            if theirs is None:
+                continue
+            if own is None or own.value < theirs.value - _DOES_NOT_MATTER[name] or other.is_better(self, name):
+                return False
+            better = better or self.is_better(other, name)
+        return better
+
+
+def gains(record: Record, reference: Record | None) -> Gains:
+    """What a row gains over the `reference`, the row of that name (None: only what was paired with it is known)."""
+    is_reference = record.technique == REFERENCE
+    found: dict[str, Estimate | None] = {}
+    if (m := record.measurement) is not None:
+        found["speed"] = _NOTHING if is_reference else _logarithm(m.speed_up)
+    if record.throughput is not None:
+        found["rate"] = _NOTHING if is_reference else _rate(record, reference)
+    if reference is not None:
+        on_gpu = record.memory is not None and sum(record.memory.device_allocated_peak_bytes) > 0
+        spread = _MARGINS.weights if on_gpu else _MARGINS.peak
+        found["peak"] = _smaller(peak_bytes(record), peak_bytes(reference), spread)
+        found["weights"] = _smaller(_weights(record), _weights(reference), 0.0)
+    if (s := record.scores) is not None:
+        nll, rouge1 = s.nll_difference, s.rouge_difference["rouge1"]
+        found["nll"] = _open(Estimate(-nll.value, -nll.high, -nll.low))
+        found["rouge1"] = _open(rouge1)
+    return Gains(record.technique, {name: gain for name, gain in found.items() if gain is not None})
+
+
+def best(rows: Sequence[Gains], names: Iterable[str]) -> list[Gains]:
+    """Those that no other is better than for certain by the first of these names, and of them by the next. What one of
+    them was not measured by, it is last in."""
+    left = list(rows)
+    for name in names:
+        measured = [row for row in left if row.get(name)]
+        left = [row for row in measured if not any(other.is_better(row, name) for other in measured)] or left
+    return left
+
+
+def _rate(record: Record, reference: Record | None) -> Estimate | None:
+    assert record.throughput is not None
+    if record.throughput.speed_up is not None:
+        return _logarithm(record.throughput.speed_up)
+    if reference is None or reference.throughput is None:
+        return None
+    ratio = math.log(record.throughput.headlines_per_second / reference.throughput.headlines_per_second)
+    return Estimate(ratio, ratio - math.log(UNPAIRED), ratio + math.log(UNPAIRED))
+
+
+def _weights(record: Record) -> int | None:
+    return record.build.weights_bytes if record.build else None
+
+
+def _smaller(own: int | None, reference: int | None, spread: float) -> Estimate | None:
+    """`spread` is what two rows must differ by to differ for certain."""
+    if not own or not reference:
+        return None
+    gain = math.log(reference / own)
+    return Estimate(gain, gain - spread / 2, gain + spread / 2)
+
+
+def _logarithm(ratio: Estimate) -> Estimate | None:
+    if not 0 < ratio.value < math.inf:
+        return None
+    bounds = (math.log(bound) if 0 < bound < math.inf else math.nan for bound in (ratio.low, ratio.high))
+    return _open(Estimate(math.log(ratio.value), *bounds))
+
+
+def _open(estimate: Estimate) -> Estimate | None:
+    """Bounds that are not known are nowhere; no value, no gain."""
+    if math.isnan(estimate.value):
+        return None
+    low = -math.inf if math.isnan(estimate.low) else estimate.low
+    return Estimate(estimate.value, low, math.inf if math.isnan(estimate.high) else estimate.high)

@@ -1,0 +1,224 @@
+"""A verdict in words: what a row gains over the reference, of what that is true, and what would tell two rows apart."""
+
+import math
+from collections.abc import Collection, Sequence
+
+from udaciheadline.evidence.budget import METRICS, Limit, peak_bytes, size
+from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains
+from udaciheadline.evidence.statistics import more_to_tell
+from udaciheadline.records import Estimate, Record
+from udaciheadline.techniques import REFERENCE, techniques
+
+KV_CACHE = "the KV cache"
+_BETTER = {
+    "interactive": "is faster than it for certain",
+    "offline": "writes more headlines a second for certain",
+    "memory": "takes less memory for certain",
+}
+
+
+def ratio(estimate: Estimate) -> str:
+    """A ratio with half its interval, in three digits."""
+    half = (estimate.high - estimate.low) / 2
+    return short(estimate.value) + (f" ±{short(half, estimate.value)}" if math.isfinite(half) else "")
+
+
+def short(value: float, like: float | None = None) -> str:
+    """A number in three digits, or with as many decimals as a number `like` it has then."""
+    largest = abs(value if like is None else like)
+    return f"{value:.2f}" if largest < 9.995 else f"{value:.1f}" if largest < 99.95 else f"{value:.0f}"
+
+
+def not_measured(record: Record, goal: str, has_reference: bool) -> str:
+    """Why a row is none of those that a goal chooses from."""
+    technique = techniques().get(record.technique)
+    if goal == "interactive":
+        return "it takes all articles as one job" if technique and technique.offline else "its latency was not measured"
+    if goal == "offline":
+        if record.throughput is not None:
+            return f"its job was not paired with {REFERENCE}'s: add {REFERENCE} to --technique"
+        return "it takes one article at a time" if technique and not technique.batches else "no job of it was measured"
+    if not has_reference:
+        return f"its memory was held against nothing: add {REFERENCE} to --technique"
+    return "its memory was not measured"
+
+
+def gain(record: Record, goal: str, reference: Record | None) -> str:
+    """What the row gives for the goal, against the reference."""
+    if record.technique == REFERENCE:
+        return "what all rows are compared with"
+    if goal == "interactive" and record.measurement:
+        return f"{ratio(record.measurement.speed_up)} times as fast as {KV_CACHE}"
+    if goal == "offline" and (t := record.throughput):
+        if t.speed_up is not None:
+            times = ratio(t.speed_up)
+        else:
+            base = reference.throughput.headlines_per_second if reference and reference.throughput else math.nan
+            times = f"about {t.headlines_per_second / base:.2g}"
+        return f"{times} times the job of {KV_CACHE} ({t.headlines_per_second:.0f} headlines/s)"
+    peak, weights = peak_bytes(record), record.build.weights_bytes if record.build else None
+    sizes = [f"{size(value)} {what}" for value, what in ((peak, "peak"), (weights, "of weights")) if value]
+    return ", ".join(sizes) + _against(record, reference)
+
+
+def _against(record: Record, reference: Record | None) -> str:
+    own, base = peak_bytes(record), reference and peak_bytes(reference)
+    return f" ({_change(own, base)} peak against {KV_CACHE})" if own and base else ""
+
+
+def answer(record: Record, goal: str, reference: Record | None) -> str:
+    """What one gets who deploys the row: the gain, what becomes of the headlines, memory, and how many devices."""
+    parts = [gain(record, goal, reference), headlines(record)]
+    own, base = peak_bytes(record), reference and peak_bytes(reference)
+    if goal == "memory" and record.measurement:
+        parts.append(gain(record, "interactive", reference))
+    elif own and base:
+        parts.append(_change(own, base))
+    if record.parallel is not None:
+        parts.append(f"on {len(record.parallel.weights_bytes)} devices")
+    return ", ".join(part for part in parts if part)
+
+
+def headlines(record: Record) -> str:
+    """What becomes of the reference's headlines: only where each has the same tokens are they the same."""
+    if (s := record.scores) is None:
+        return ""
+    if s.identical_share == 1:
+        return "same headlines"
+    technique = techniques().get(record.technique)
+    other = "another model's headlines" if technique and technique.needs_target else None
+    rouge1, nll = s.rouge_difference["rouge1"], s.nll_difference
+    changes = [
+        f"{name} {signed(estimate, '.3f')}"
+        for name, estimate in (("ROUGE-1", rouge1), ("NLL", nll))
+        if not math.isnan(estimate.value)
+    ]
+    return f"{other or f'{s.identical_share:.0%} of the headlines the same'} ({', '.join(changes)})"
+
+
+def signed(estimate: Estimate, form: str) -> str:
+    """A difference with half its interval."""
+    half = (estimate.high - estimate.low) / 2
+    return f"{estimate.value + 0.0:+{form}}" + (f" ±{half:{form}}" if math.isfinite(half) else "")
+
+
+def pays(record: Record, reference: Record | None, names: Collection[str]) -> str:
+    """What a row that loses on the goal has for it: `names` are the gains that it has for certain."""
+    parts = []
+    if "speed" in names and record.measurement:
+        parts.append(gain(record, "interactive", reference))
+    if "rate" in names:
+        parts.append(gain(record, "offline", reference))
+    own, base = peak_bytes(record), reference and peak_bytes(reference)
+    if "peak" in names and own and base:
+        parts.append(f"{_change(own, base)} peak")
+    if "weights" in names and record.build and reference and reference.build:
+        parts.append(f"{_change(record.build.weights_bytes, reference.build.weights_bytes)} of weights")
+    if record.scores and {"nll", "rouge1"} & set(names):
+        parts.append(headlines(record))
+    figure = gain(record, "interactive", reference) if record.measurement else ""
+    parts = [part for part in parts if part != figure]
+    return f"; for it: {', '.join(parts)}" if parts else ""
+
+
+def _change(own: int, base: int) -> str:
+    return ("+" if own >= base else "-") + size(abs(own - base))
+
+
+def perhaps(record: Record, own: Gains, goal: str) -> str:
+    """Of a row whose gain for the goal is not certain, what would make it so."""
+    gain = own.get(DECISIVE[goal][0])
+    if goal == "memory" or gain is None or gain.value <= WORTH or (goal == "offline" and not _paired(record)):
+        return ""
+    count, unit = _count(record, goal)
+    return _would_tell(_more(gain.value, [(gain.high - gain.low) / 2], count), count, unit, "whether it is faster")
+
+
+def nothing_better(goal: str, has_limits: bool, others: int) -> str:
+    """Why the reference stays, with so many other rows to choose from."""
+    if not others:
+        return f"there is no other row{' that keeps the limits' if has_limits else ''} to choose from"
+    return f"no row{' that keeps the limits' if has_limits else ''} {_BETTER[goal]}"
+
+
+def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str, Limit, str] | None) -> str:
+    """Between which rows it is open, and what would tell. `doubt` is a row that may break a limit, that limit, and by
+    how much."""
+    *others, last = [record.technique for record, _ in rows]
+    sentence = f"undecided between {', '.join(others)} and {last}" if others else f"undecided about {last}"
+    if doubt is not None:
+        name, limit, words = doubt
+        record = next(record for record, _ in rows if record.technique == name)
+        estimate = METRICS[limit.metric].of(record)
+        assert estimate is not None
+        more = _more(abs(estimate.value - limit.bound), [(estimate.high - estimate.low) / 2], _articles(record))
+        return f"{sentence}: {name}: {words}{_would_tell(more, _articles(record), 'articles', 'that limit')}"
+    name = DECISIVE[goal][0]
+    if goal == "memory":
+        return f"{sentence}: their peaks differ by no more than those of two processes of one program do"
+    paired = [record.measurement if goal == "interactive" else _paired(record) for record, _ in rows]
+    if not all(paired):
+        return f"{sentence}: their jobs ran in one process each, and differ by no more than two such jobs may"
+    first, *rest = rows
+    counts = [_count(record, goal) for record, _ in rows if record.technique != REFERENCE]
+    count, unit = min(counts)
+    mores = []
+    for other in rest:
+        ours, theirs = first[1].get(name), other[1].get(name)
+        assert ours is not None
+        assert theirs is not None
+        halves = [(gain.high - gain.low) / 2 for gain in (ours, theirs)]
+        mores.append(_more(abs(ours.value - theirs.value), halves, count))
+    more = None if None in mores else max((m for m in mores if m is not None), default=None)
+    return f"{sentence}{_would_tell(more, count, unit, 'them apart')}"
+
+
+def _paired(record: Record) -> bool:
+    return record.technique == REFERENCE or bool(record.throughput and record.throughput.speed_up)
+
+
+def _count(record: Record, goal: str) -> tuple[int, str]:
+    """Over how many of what the interval of a row's gain is."""
+    if goal == "offline" and record.throughput:
+        return record.throughput.rounds, "launches"
+    assert record.measurement is not None
+    launches = record.measurement.launches
+    return (launches, "launches") if launches > 1 else (record.measurement.count, "articles")
+
+
+def _articles(record: Record) -> int:
+    return len(record.per_article.nll) if record.per_article else record.measurement.count if record.measurement else 0
+
+
+def _more(effect: float, halves: Sequence[float], count: int) -> int | None:
+    return more_to_tell(effect, halves, count)
+
+
+def _would_tell(more: int | None, count: int, unit: str, what: str) -> str:
+    if more is None:
+        few = count < 2
+        return f": {count} {unit} cannot tell {what}: give more" if few else f": {count} {unit} find them alike"
+    return f": {more} more {unit} would tell (--{unit} {count + more})"
+
+
+def regime(records: Sequence[Record], goal: str) -> str:
+    """Of what a verdict is true: model, prompts, how many articles at a time, device. It is not said of others."""
+    if not records:
+        return ""
+    settings, environment = records[0].settings, records[0].environment
+    parts = [f"model {settings.get('model_name', settings.get('model', 'unknown'))}"]
+    lengths = [m.prompt_tokens for r in records if (m := r.measurement) and m.prompt_tokens]
+    prompt = f"prompt {settings['prompt']}" if "prompt" in settings else "prompts"
+    if lengths:
+        least, most = min(low for low, _ in lengths), max(high for _, high in lengths)
+        prompt += f" of {least} tokens" if least == most else f" of {least} to {most} tokens"
+    parts.append(prompt)
+    if "max_new_tokens" in settings:
+        parts.append(f"up to {settings['max_new_tokens']} new ones")
+    articles = settings.get("articles")
+    if goal == "offline":
+        parts.append(f"a job of {articles} articles" if articles else "all articles as one job")
+    else:
+        parts.append("one article at a time")
+    device = environment.get("gpu") or f"CPU with {environment.get('threads', environment.get('cores', '?'))} threads"
+    return ", ".join([*parts, f"{settings.get('dtype', '')} on {device}".strip()])
