@@ -114,7 +114,6 @@ def _cells(values: Sequence[str]) -> str:
 class Stream:
     """Headlines into a pipe: what is written is gone, and a job that ends has nothing to go on from."""
 
-    resumable = False
     batch_size: int | None = None
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -145,8 +144,6 @@ class HeadlineFile:
     Raises UsageError where it cannot be written, another job is at it, or it holds something else: that is replaced
     with `overwrite` only.
     """
-
-    resumable = True
 
     def __init__(self, path: Path, settings: Mapping[str, Any], overwrite: bool = False) -> None:
         self._path, self._settings = path, dict(settings)
