@@ -86,7 +86,7 @@ def json_rows(text: Text) -> Iterator[Entry]:
 
 def _row(line: str, number: int, source: str) -> dict[str, Any] | UsageError:
     try:
-        row = _parse(line, number, source)
+        row = _parse(line.rstrip(), number, source)  # an error at its end is in this line, not in the next
     except UsageError as error:
         return error
     if isinstance(row, dict):
