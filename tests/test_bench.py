@@ -34,6 +34,17 @@ def test_a_whole_session_passes_and_prints_no_foreign_warning(whole) -> None:
     assert len(session.stderr.strip().splitlines()) == 1
 
 
+def test_the_verdict_is_the_first_of_what_it_says_and_the_table_has_100_columns(whole) -> None:
+    _, _, said = whole[1].stdout.partition("= verdict =")
+    verdict, _, rest = said.partition("= techniques =")
+    table, _, headlines = rest.partition("= headlines =")
+    assert verdict.splitlines()[1].startswith(("deploy ", "undecided between "))
+    rows = table.partition("\n\n")[0].splitlines()[1:]
+    assert rows[0].startswith("technique")
+    assert max(map(len, rows)) <= 100
+    assert "true headline: " in headlines
+
+
 def test_every_technique_leaves_a_record_with_speed_memory_quality_and_verdicts(whole) -> None:
     results, _ = whole
     found = records(results)

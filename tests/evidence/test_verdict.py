@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, broken
@@ -138,7 +137,7 @@ def test_of_rows_that_were_measured_in_several_processes_more_launches_would_tel
 
 def test_rows_that_are_alike_are_said_to_be_alike() -> None:
     assert decide([REFERENCE, COMPILED, replace(COMPILED, technique="other")]).sentence.endswith(
-        "8 articles find them alike"
+        "a hundred times as many articles would not tell them apart"
     )
 
 
@@ -181,7 +180,7 @@ def test_a_gate_that_is_open_is_noted() -> None:
 def test_for_the_reader_who_waits_a_row_that_is_a_job_only_is_none_to_choose() -> None:
     found = decide([REFERENCE, replace(OFFLINE, settings={})])
     assert states(found)["compiled-batch"] == "excluded"
-    assert why(found, "compiled-batch") == "it takes all articles as one job"
+    assert why(found, "compiled-batch") == "it takes all articles as one job, which is for --goal offline"
 
 
 def job(name: str, rate: float, speed_up: Estimate | None = None) -> Record:
@@ -233,7 +232,7 @@ def test_one_article_decides_nothing() -> None:
     one = replace(MEASUREMENT, count=1, speed_up=Estimate(9.0, math.nan, math.nan))
     found = decide([REFERENCE, row("compiled", measurement=one)])
     assert found.technique == "kv-cache"
-    assert "1 articles cannot tell whether it is faster" in why(found, "compiled")
+    assert "one is too few to tell whether it is faster: give more --articles" in why(found, "compiled")
 
 
 def test_a_verdict_says_of_what_it_is_true() -> None:

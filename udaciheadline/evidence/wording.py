@@ -33,7 +33,11 @@ def not_measured(record: Record, goal: str, has_reference: bool) -> str:
     """Why a row is none of those that a goal chooses from."""
     technique = techniques().get(record.technique)
     if goal == "interactive":
-        return "it takes all articles as one job" if technique and technique.offline else "its latency was not measured"
+        return (
+            "it takes all articles as one job, which is for --goal offline"
+            if technique and technique.offline
+            else "its latency was not measured"
+        )
     if goal == "offline":
         if record.throughput is not None:
             return f"its job was not paired with {REFERENCE}'s: add {REFERENCE} to --technique"
@@ -131,7 +135,9 @@ def perhaps(record: Record, own: Gains, goal: str) -> str:
     if goal == "memory" or gain is None or gain.value <= WORTH or (goal == "offline" and not _paired(record)):
         return ""
     count, unit = _count(record, goal)
-    return _would_tell(_more(gain.value, [(gain.high - gain.low) / 2], count), count, unit, "whether it is faster")
+    return _would_tell(
+        more_to_tell(gain.value, [(gain.high - gain.low) / 2], count), count, unit, "whether it is faster"
+    )
 
 
 def nothing_better(goal: str, has_limits: bool, others: int) -> str:
@@ -151,7 +157,7 @@ def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str,
         record = next(record for record, _ in rows if record.technique == name)
         estimate = METRICS[limit.metric].of(record)
         assert estimate is not None
-        more = _more(abs(estimate.value - limit.bound), [(estimate.high - estimate.low) / 2], _articles(record))
+        more = more_to_tell(abs(estimate.value - limit.bound), [(estimate.high - estimate.low) / 2], _articles(record))
         return f"{sentence}: {name}: {words}{_would_tell(more, _articles(record), 'articles', 'that limit')}"
     name = DECISIVE[goal][0]
     if goal == "memory":
@@ -168,7 +174,7 @@ def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str,
         assert ours is not None
         assert theirs is not None
         halves = [(gain.high - gain.low) / 2 for gain in (ours, theirs)]
-        mores.append(_more(abs(ours.value - theirs.value), halves, count))
+        mores.append(more_to_tell(abs(ours.value - theirs.value), halves, count))
     more = None if None in mores else max((m for m in mores if m is not None), default=None)
     return f"{sentence}{_would_tell(more, count, unit, 'them apart')}"
 
@@ -190,14 +196,11 @@ def _articles(record: Record) -> int:
     return len(record.per_article.nll) if record.per_article else record.measurement.count if record.measurement else 0
 
 
-def _more(effect: float, halves: Sequence[float], count: int) -> int | None:
-    return more_to_tell(effect, halves, count)
-
-
 def _would_tell(more: int | None, count: int, unit: str, what: str) -> str:
+    if count < 2:
+        return f": one is too few to tell {what}: give more --{unit}"
     if more is None:
-        few = count < 2
-        return f": {count} {unit} cannot tell {what}: give more" if few else f": {count} {unit} find them alike"
+        return f": a hundred times as many {unit} would not tell {what}"
     return f": {more} more {unit} would tell (--{unit} {count + more})"
 
 

@@ -1,7 +1,7 @@
 """What a run says.
 
-Others use `table` (the end of a run, on the terminal), `comparison` (of two runs), `progress` (while it lasts) and
-`timeline` (a profile as text).
+Others use `verdict`, `table` and, on request, `details` (the end of a run, on the terminal, in `colour`), `comparison`
+(of two runs), `progress` (while it lasts) and `timeline` (a profile as text).
 """
 
-__all__ = ["comparison", "progress", "table", "timeline"]
+__all__ = ["colour", "comparison", "details", "progress", "table", "timeline", "verdict"]
