@@ -38,7 +38,7 @@ def write(option: Any) -> int:
         raise UsageError(processes.redact(str(error))) from None
     except WorkerError as error:
         if error.status in ("error", "skipped"):  # something to mend
-            raise UsageError(f"{'' if error.status == 'error' else 'this technique: '}{error.reason}") from None
+            raise UsageError(processes.redact(error.reason)) from None
         _say(f"the engine ended ({error.status}: {error.reason}){go_on}")
         return ENGINE_ENDED
     except KeyboardInterrupt:
@@ -55,7 +55,7 @@ def _write(option: Any) -> int:
     if own[0] == own[1]:
         raise UsageError(f"--error-column {own[1]}: this is --output-column, too: name another one")
     columns, source = peek(
-        sources.open_source(option.articles, stream=sys.stdin.buffer), option.articles, option.text_column
+        sources.open_source(option.source, stream=sys.stdin.buffer), option.source, option.text_column
     )
     out_kind = _kind(option.output) or (".csv" if source.kind == ".csv" else ".jsonl")
     layout: Layout = Csv(own, columns) if out_kind == ".csv" else JsonLines(own)
@@ -64,7 +64,7 @@ def _write(option: Any) -> int:
     with contextlib.closing(out), _Engine(task, option) as engine:
         incoming = Incoming(
             source,
-            option.articles,
+            option.source,
             option.text_column,
             layout,
             task.prompt.fill,
@@ -112,7 +112,7 @@ def _task(option: Any) -> _Task:
 
 def _examples(option: Any, count: int) -> tuple[Article, ...]:
     """The first articles that have a headline, for a prompt that shows so many. Raises UsageError for fewer."""
-    where = option.examples or option.articles
+    where = option.examples or option.source
     if where == sources.STREAM:
         raise UsageError(f"--prompt {option.prompt}: standard input is read once: name a file with --examples")
     columns = {"text_column": option.text_column, "headline_column": option.headline_column}
@@ -154,7 +154,8 @@ def _deployed(option: Any, spec: EngineSpec) -> str:
             raise UsageError(
                 f"run {run} in {option.results} has {name} {settings.get(key)} and tells nothing of {value}: {mend}"
             )
-    decision = verdict.decide(records, verdict.Budget("offline"))
+    asked = verdict.budget_of(records[0])  # its limits are for those who wait, unless it was about jobs
+    decision = verdict.decide(records, asked if asked.goal == "offline" else verdict.Budget("offline"))
     if decision.technique is None:
         raise UsageError(f"run {run} in {option.results} names no technique for jobs ({decision.sentence}): {mend}")
     _say(f"run {run}: {decision.sentence}")
@@ -174,7 +175,7 @@ def _open(option: Any, task: _Task) -> HeadlineFile | Stream:
     if option.output == sources.STREAM:
         return Stream(sys.stdout.buffer)
     path = Path(option.output)
-    if path.exists() and Path(option.articles).exists() and path.samefile(option.articles):
+    if path.exists() and Path(option.source).exists() and path.samefile(option.source):
         raise UsageError(f"--output {path}: these are the articles: name another file")
     return HeadlineFile(path, task.settings(option), option.overwrite)
 

@@ -15,7 +15,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments to the command's parser."""
     add = parser.add_argument
     parser.epilog, parser.formatter_class = EPILOGUE, argparse.RawDescriptionHelpFormatter
-    add("articles", metavar="ARTICLES", help="what --dataset takes of `pytest bench`, or - for standard input")
+    add("source", metavar="ARTICLES", help="what --dataset takes of `pytest bench`, or - for standard input")
     output = "a .jsonl or .csv file, or - for standard output (default), where it is CSV if ARTICLES is"
     add("-o", "--output", metavar="HEADLINES", default="-", help=output)
     add("--overwrite", action="store_true", help="begin anew where HEADLINES exists")
