@@ -12,7 +12,7 @@ import pytest
 from fake_jobs import OWN
 
 from udaciheadline.records import UsageError
-from udaciheadline.writing.headlines import Csv, HeadlineFile, JsonLines, Layout
+from udaciheadline.writing.headlines import Csv, HeadlineFile, JsonLines, Layout, Stream
 
 ROWS: list[dict[str, Any]] = [
     {"id": 1, "text": 'Rain, "wind"\nand snow'},
@@ -184,3 +184,19 @@ def test_a_note_that_cannot_be_read_is_told(note: str, tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="it cannot be written"):
         HeadlineFile(tmp_path / "no" / "h", SETTINGS)
+
+
+class Full(io.BytesIO):
+    def flush(self) -> None:
+        raise self.error
+
+    error: OSError = OSError(28, "No space left on device")
+
+
+def test_standard_output_that_has_no_room_is_told_and_a_reader_who_left_is_not() -> None:
+    with pytest.raises(UsageError, match=r"^standard output: it cannot be written \(No space left on device\)"):
+        Stream(Full()).append(b"{}\n")
+    gone = Full()
+    gone.error = BrokenPipeError()
+    with pytest.raises(BrokenPipeError):
+        Stream(gone).append(b"{}\n")

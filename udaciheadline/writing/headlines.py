@@ -125,9 +125,14 @@ class Stream:
         return 0
 
     def append(self, lines: bytes) -> None:
-        """Writes whole lines."""
-        self._stream.write(lines)
-        self._stream.flush()
+        """Writes whole lines. Raises BrokenPipeError where nobody reads any more, and else UsageError."""
+        try:
+            self._stream.write(lines)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise UsageError(f"standard output: it cannot be written ({error.strerror}): make room") from error
 
     def remember(self, batch_size: int) -> None:
         """There is no place for it."""
