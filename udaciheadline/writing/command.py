@@ -184,7 +184,7 @@ class _Engine(contextlib.AbstractContextManager["_Engine"]):
     """The worker, and the tokenizer, whose imports take seconds, at the same time. Raises WorkerError, UsageError."""
 
     def __init__(self, task: _Task, option: Any) -> None:
-        checkpoint = task.spec.target if task.technique.needs_target else task.spec.model
+        checkpoint = task.spec.target if task.technique.needs_target and task.spec.target else task.spec.model
         _say(f"building {task.technique.name} on {task.spec.device}, {task.spec.dtype}")
         with ThreadPoolExecutor(1) as pool:
             loaded = pool.submit(_tokenizer, checkpoint)

@@ -98,13 +98,13 @@ class Incoming:
             return None
         with_text = iter(self._codec.encode([self._fill(text) for _, text, _ in found if text]))
         lines, prompts = [], []
-        for head, text, error in found:
+        for head, text, why in found:
             if not text:
-                lines.append(Line(head, error, has_prompt=False))
+                lines.append(Line(head, why, has_prompt=False))
                 continue
             prompt = next(with_text)
             excess = self._limit.excess(len(prompt), self._new_tokens)
-            lines.append(Line(head, excess or error, has_prompt=not excess))
+            lines.append(Line(head, excess or why, has_prompt=not excess))
             if not excess:
                 prompts.append(prompt)
         return Chunk(lines, prompts, self.share())
