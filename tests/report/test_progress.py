@@ -156,6 +156,13 @@ def test_a_job_says_how_much_is_done_how_fast_and_the_time_left(terminal: Termin
     assert terminal.line == "3,000 articles, 100/s, 40%, 90 s left"
 
 
+def test_a_slow_job_says_how_fast_it_is_all_the_same(terminal: Terminal) -> None:
+    show = JobProgress(terminal.written.append, True, None)
+    terminal.after(40)
+    show(10, None)
+    assert terminal.line == "10 articles, 0.2/s"
+
+
 def test_a_job_of_unknown_length_says_no_time_left(terminal: Terminal) -> None:
     show = JobProgress(terminal.written.append, True, None)
     terminal.after(10)

@@ -143,3 +143,11 @@ def test_the_share_that_was_read_grows_to_all(write: Write) -> None:
     assert 0 < first.share < 1
     assert articles.chunk(1) is None
     assert articles.share() == 1.0
+
+
+def test_rows_that_were_only_peeked_at_do_not_count_as_behind(write: Write) -> None:
+    _, source = peek(open_source(write("news.jsonl", GOOD * 8)), "n", "text")
+    articles = incoming(source)
+    assert articles.share() == 0.0
+    articles.chunk(2)
+    assert articles.share() == 0.25

@@ -25,12 +25,13 @@ _HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # what cutting a text in the middl
 @dataclass(frozen=True)
 class Source:
     """A dataset that is being read, once. `rows` are read as they are asked for; `share` says how much of it has been,
-    from 0 to 1 (None: nobody knows how long it is). `kind` is ".jsonl" or ".csv" of text, ".parquet" or "hub" of
-    tables, all of whose rows have the same fields."""
+    from 0 to 1 (None: nobody knows how long it is), and `ahead` how many rows were when the first is asked for. `kind`
+    is ".jsonl" or ".csv" of text, ".parquet" or "hub" of tables, all of whose rows have the same fields."""
 
     kind: str
     rows: Iterator[Entry]
     share: Callable[[], float | None]
+    ahead: int = 0
 
     @property
     def has_header(self) -> bool:

@@ -62,6 +62,11 @@ class Progress:
         return max(whole - spent, 0.0) + usual * sum(to_come)
 
 
+def per_second(rate: float) -> str:
+    """A rate, with a digit behind the point where it is small."""
+    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.1f}/s"
+
+
 class JobProgress:
     """How far a job is: on a terminal over one line again and again, else a line every ten seconds. `share` is that of
     the articles' source which is behind it, if that is known, when it begins and later."""
@@ -81,7 +86,7 @@ class JobProgress:
             return
         self._shown = now
         seconds = now - self._began
-        line = f"{self._done:,} articles, {self._done / seconds:,.0f}/s"
+        line = f"{self._done:,} articles, {per_second(self._done / seconds)}"
         if share is not None and share > self._first_share:
             left = seconds * (1 - share) / (share - self._first_share)
             line += f", {share:.0%}, {left:.0f} s left"

@@ -16,7 +16,7 @@ from udaciheadline.data.prompts import Prompt
 from udaciheadline.engines.codec import Codec
 from udaciheadline.evidence import verdict
 from udaciheadline.records import Article, EngineSpec, UsageError
-from udaciheadline.report.progress import JobProgress
+from udaciheadline.report.progress import JobProgress, per_second
 from udaciheadline.session import runs
 from udaciheadline.session.options import check_counts, named_models
 from udaciheadline.techniques import Technique, select
@@ -221,8 +221,8 @@ def _work(option: Any, task: _Task, incoming: Incoming, engine: _Engine, out: He
     seconds = time.perf_counter() - start
     if job.headlines:
         _say(
-            f"{job.headlines:,} headlines in {seconds:.1f} s, {job.headlines / seconds:,.1f}/s; "
-            f"the engine alone {job.headlines / job.engine_seconds:,.1f}/s ({job.engine_seconds / seconds:.0%})"
+            f"{job.headlines:,} headlines in {seconds:.1f} s, {per_second(job.headlines / seconds)}; "
+            f"the engine alone {per_second(job.headlines / job.engine_seconds)} ({job.engine_seconds / seconds:.0%})"
         )
     if job.errors:
         _say(f"{job.errors:,} articles have an error: see {option.error_column!r}")

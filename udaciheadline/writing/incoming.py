@@ -26,8 +26,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some articles: their lines, the prompts, in tokens, of those that have one, and the share of the source that has
-    been read when they were."""
+    """Some articles: their lines, the prompts, in tokens, of those that have one, and the share of the source that
+    they and those before them are."""
 
     lines: list[Line]
     prompts: list[list[int]]
@@ -47,7 +47,7 @@ def peek(source: Source, name: str, text_column: str) -> tuple[tuple[str, ...], 
         raise faults[0]
     columns = tuple(dict.fromkeys(column for _, row in first if not isinstance(row, UsageError) for column in row))
     sources.require({"--text-column": text_column}, columns, name)
-    return columns, replace(source, rows=itertools.chain(first, source.rows))
+    return columns, replace(source, rows=itertools.chain(first, source.rows), ahead=len(first))
 
 
 class Incoming:
@@ -69,11 +69,13 @@ class Incoming:
         self._source, self._name, self._text_column = source, name, text_column
         self._fill, self._codec, self._limit, self._new_tokens = fill, codec, limit, new_tokens
         self._articles = (self._article(place, row) for place, row in source.rows)
+        self._given = 0
         self._end: UsageError | None = None  # what the rows ended with, if it is not their end
 
     def share(self) -> float | None:
-        """How much of the source has been read, from 0 to 1, if that is known."""
-        return self._source.share()
+        """How much of the source the articles given so far are, from 0 to 1, if that is known."""
+        share = self._source.share()
+        return share and share * self._given / max(self._given, self._source.ahead)
 
     def heads(self) -> Iterator[str]:
         """The beginnings of the articles' lines, each of which is then not to come any more."""
@@ -111,6 +113,7 @@ class Incoming:
 
     def _article(self, place: str, row: Mapping[str, Any] | UsageError) -> tuple[str, str, str | None]:
         """The beginning of its line, its text ("" where there is none to be used), and what is wrong with it."""
+        self._given += 1
         if isinstance(row, UsageError):
             return self.layout.head({}), "", str(row)
         place = f"{self._name}, {place}"
