@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from udaciheadline.evidence.budget import METRICS, Limit, peak_bytes, size
-from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains
+from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains, job_ratio
 from udaciheadline.evidence.statistics import more_to_tell
 from udaciheadline.records import Estimate, Record
 from udaciheadline.techniques import REFERENCE, techniques
@@ -54,12 +54,11 @@ def gain(record: Record, goal: str, reference: Record | None) -> str:
     if goal == "interactive" and record.measurement:
         return f"{ratio(record.measurement.speed_up)} times as fast as {KV_CACHE}"
     if goal == "offline" and (t := record.throughput):
+        rate = f"{t.headlines_per_second:.0f} headlines/s"
         if t.speed_up is not None:
-            times = ratio(t.speed_up)
-        else:
-            base = reference.throughput.headlines_per_second if reference and reference.throughput else math.nan
-            times = f"about {t.headlines_per_second / base:.2g}"
-        return f"{times} times the job of {KV_CACHE} ({t.headlines_per_second:.0f} headlines/s)"
+            return f"{ratio(t.speed_up)} times the job of {KV_CACHE} ({rate})"
+        times = job_ratio(record, reference)
+        return f"about {times.value:.2g} times the job of {KV_CACHE} ({rate}, not in turn with it)" if times else rate
     peak, weights = peak_bytes(record), record.build.weights_bytes if record.build else None
     sizes = [f"{size(value)} {what}" for value, what in ((peak, "peak"), (weights, "of weights")) if value]
     return ", ".join(sizes) + _against(record, reference)
@@ -132,8 +131,10 @@ def _change(own: int, base: int) -> str:
 def perhaps(record: Record, own: Gains, goal: str) -> str:
     """Of a row whose gain for the goal is not certain, what would make it so."""
     gain = own.get(DECISIVE[goal][0])
-    if goal == "memory" or gain is None or gain.value <= WORTH or (goal == "offline" and not _paired(record)):
+    if goal == "memory" or gain is None or not gain.low <= WORTH < gain.value:
         return ""
+    if goal == "offline" and not _paired(record):
+        return ": no more than two such jobs may differ by"
     count, unit = _count(record, goal)
     return _would_tell(
         more_to_tell(gain.value, [(gain.high - gain.low) / 2], count), count, unit, "whether it is faster"
@@ -170,6 +171,9 @@ def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str,
     count, unit = min(counts)
     mores = []
     for other in rest:
+        if name == "speed" and (over := first[1].over(other[1])) is not None:
+            mores.append(more_to_tell(abs(over.value), [(over.high - over.low) / 2], count))
+            continue
         ours, theirs = first[1].get(name), other[1].get(name)
         assert ours is not None
         assert theirs is not None

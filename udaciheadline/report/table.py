@@ -149,5 +149,7 @@ def samples(articles: Sequence[Article], headlines: Mapping[str, Sequence[str]],
             if i < len(made):
                 wrote.setdefault(made[i], []).append(title)
         lines += ["", article.short_description, f"  true headline: {article.headline}"]
-        lines += [f"  {', '.join(titles)}: {headline}" for headline, titles in wrote.items()]
+        for headline, titles in wrote.items():
+            by = "all" if len(titles) == len(headlines) > 1 else "; ".join(titles)
+            lines.append(f"  {headline}  ({by})")
     return "\n".join(lines)
