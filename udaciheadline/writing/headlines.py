@@ -200,18 +200,16 @@ class HeadlineFile:
         return count
 
     def append(self, lines: bytes) -> None:
-        """Writes whole lines, all or none of them. Raises UsageError where there is no room."""
+        """Writes whole lines, all or none of them where there is no room: then it raises UsageError."""
         end = self._file.tell()
         try:
             rest = memoryview(lines)
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-        except BaseException as error:  # Ctrl-C, too
+        except OSError as error:
             with contextlib.suppress(OSError):
                 self._file.truncate(end)
-            if not isinstance(error, OSError):
-                raise
             mend = "make room, and give the same command again: it goes on there"
             raise UsageError(f"{self._path}: it cannot be written ({error.strerror}): {mend}") from error
 
