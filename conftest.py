@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from udaciheadline.checkpoints import growth, models
-from udaciheadline.data import articles, prompts
-from udaciheadline.engines import ENGINES
+from udaciheadline.data import articles
 from udaciheadline.evidence.verdict import GOALS, METRICS
 from udaciheadline.records import UsageError
 from udaciheadline.session import saved
+from udaciheadline.session.options import add_shared
 from udaciheadline.session.row import Row, RowFailed
-from udaciheadline.session.session import Session, batch_size, check_options, chosen_techniques
+from udaciheadline.session.session import Session, check_options, chosen_techniques
 from udaciheadline.techniques import techniques
 from udaciheadline.workers.processes import redact
 
@@ -29,29 +28,13 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     if not hasattr(pluginmanager.hook, "pytest_benchmark_group_stats"):
         raise pytest.UsageError("pytest-benchmark is missing here: install it, and leave out -p no:benchmark")
     group = parser.getgroup("udaciheadline", "headline benchmark (pytest bench)")
-    shapes = "shape:NAME (embedded, grown to a true Llama's size: " + ", ".join(growth.SHAPES) + ")"
     add = group.addoption
     add("--technique", default="all", metavar="NAME[,NAME]", help="techniques to measure (default: all)")
     add("--dataset", default=articles.EMBEDDED, help="embedded, a .jsonl/.json/.csv/.parquet file, or a hub id")
     add("--articles", type=int, default=50, help="measure the first N usable articles (default: 50)")
-    add("--text-column", default="short_description", help="column that the model reads")
-    add("--headline-column", default="headline", help="column with the true headline")
-    kinds = f"embedded, {shapes}, smollm2-135m, a checkpoint folder, a GGUF file or a hub id"
-    add("--model", default=models.EMBEDDED, help=kinds)
-    add("--target", help="larger model of the target and speculative rows (default: embedded with an embedded --model)")
-    add("--draft", help="draft model of the speculative row (default: --model)")
-    add("--prompt", default="notebook", help="notebook (default), chat, few-shot:K, or a text file with {text} in it")
-    add("--stop", choices=prompts.STOPS, default="newline", help="where a headline ends besides (default: newline)")
+    add_shared(add)
     add("--minutes", type=float, metavar="M", help="divide so much time over the techniques (default: no limit)")
     add("--launches", type=int, metavar="N", help="processes that a row's rounds are divided over (default: up to 5)")
-    add("--max-new-tokens", type=int, default=25, help="longest headline, in tokens (default: 25)")
-    add("--batch-size", type=batch_size, metavar="N", help="articles at a time in a job (default: auto, the fastest)")
-    add("--engine", choices=ENGINES, default=ENGINES[0], help="of techniques that exist on several (%(default)s)")
-    ranks = "processes of a parallel technique (default: all GPUs, up to 4; 2 on CPU; at least one a host)"
-    add("--ranks", type=int, metavar="N", help=ranks)
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes a GPU where there is one")
-    dtypes = ("auto", "float32", "bfloat16", "float16")
-    add("--dtype", choices=dtypes, default="auto", help="of every row; auto: bfloat16 where the GPU has it")
     add("--gates", type=Path, default=ROOT / "bench" / "gates.toml", help="thresholds (default: bench/gates.toml)")
     add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
     baseline = "fail on what is worse than in that run: a file, a folder of baselines or of results, or a run's name"

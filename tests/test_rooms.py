@@ -11,6 +11,7 @@ import udaciheadline
 
 PACKAGE = Path(udaciheadline.__file__).parent
 FLOORS = (
+    ("writing",),
     ("session",),
     ("report", "workers"),
     ("evidence",),

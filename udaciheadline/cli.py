@@ -1,6 +1,6 @@
-"""`udaciheadline`: what is done with runs that are over. Measuring is `pytest bench`.
+"""`udaciheadline`: what is done with runs that are over, and a file of headlines. Measuring is `pytest bench`.
 
-Exit status: 0, 1 for a regression, 4 for what cannot be used, as pytest's.
+Exit status: 0, 1 for a regression, 4 for what cannot be used, as pytest's; `write` has some more.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from udaciheadline.records import UsageError
 from udaciheadline.report import comparison
 from udaciheadline.session import runs
 from udaciheadline.session.store import plain
+from udaciheadline.writing import options as writing
 
 FORMATS = ("text", "markdown", "json")
 RUN = (
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="udaciheadline", description="Compares runs of `pytest bench`.")
+    parser = argparse.ArgumentParser(
+        prog="udaciheadline", description="Compares runs of `pytest bench`, and writes headlines."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     results = argparse.ArgumentParser(add_help=False)
     results.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")
@@ -55,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     promote.add_argument("promoted", metavar="RUN", nargs="?", help="a run's name in --results (default: the latest)")
     promote.add_argument("--baselines", type=Path, default=Path("baselines"), help="their folder (default: baselines)")
     promote.set_defaults(run=_promote)
+
+    writing.declare(commands.add_parser("write", help="the headlines of a file of articles, as one job"))
     return parser
 
 

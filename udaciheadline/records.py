@@ -1,7 +1,7 @@
 """The types that everything passes on. Imports neither torch nor pytest; units are in the field names."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class UsageError(Exception):
@@ -310,6 +310,9 @@ class Record:
 class Texts(Protocol):
     """What an engine says of texts that it need not have written. See `engines/texts.py`."""
 
+    limit: Any
+    """The longest text that it takes, an `engines.codec.Limit`."""
+
     def check(self, prompts: list[str], completions: list[str]) -> None:
         """Raises UsageError where one of these is too long for the engine."""
 
@@ -334,6 +337,9 @@ class Engine(Protocol):
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Generates greedily for all prompts, `batch_size` at a time (default: all at once)."""
+
+    def generate_from(self, prompts: list[list[int]], batch_size: int | None = None) -> list[Generation]:
+        """The same from prompts in tokens, without the headlines' texts: another process has the tokenizer."""
 
     def warm_up(self, prompts: list[str]) -> list[int]:
         """Those of these prompts that it must have answered before its times are those of an engine that runs."""

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rows import generation
 
-from udaciheadline.engines.texts import Ending, Limit, Texts
+from udaciheadline.engines.codec import Codec, Limit
+from udaciheadline.engines.texts import Ending, Texts
 from udaciheadline.records import UsageError
 
 WORDS = {0: "<end>", 1: " Rain", 2: " Falls", 3: "\n", 4: ".\n\n", 5: " ", 6: "a\tb"}
@@ -119,3 +121,18 @@ def test_prompts_to_warm_up_on_are_the_longest_or_one_of_each_length():
     assert sorted(texts().one_of_each_length(prompts)) == [0, 2, 3, 4]
     assert {-(-len(prompts[i]) // 4) for i in texts().one_of_each_length(prompts, 4)} == {3, 1}
     assert len(texts().one_of_each_length(prompts, 4)) == 2
+
+
+def test_headlines_are_read_from_the_tokens_of_generations():
+    made = [generation(headline="", token_ids=(3, 1, 3)), generation(headline="", token_ids=(0,))]
+    assert [g.headline for g in texts().with_headlines(made)] == ["Rain", ""]
+    assert [g.token_ids for g in texts().with_headlines(made)] == [(3, 1, 3), (0,)]
+
+
+def test_no_prompts_are_no_tokens_and_the_tokenizer_is_not_asked():
+    assert Codec(None, "newline").encode([]) == []
+
+
+@pytest.mark.parametrize(("prompt", "new", "is_too_long"), [(6, 2, False), (6, 3, True), (9, 0, True)])
+def test_a_limit_is_for_prompt_and_headline_together(prompt, new, is_too_long):
+    assert (Limit(8, "the test takes").excess(prompt, new) is not None) == is_too_long

@@ -60,13 +60,20 @@ def test_a_job_gives_the_same_tokens_in_the_order_of_the_prompts_however_many_at
     assert tokens(engine.generate(prompts, batch_size=size)) == tokens(one_by_one)
 
 
+def test_prompts_in_tokens_get_the_same_tokens_and_no_text(engine, prompts, one_by_one):
+    generations = engine.generate_from(engine.texts.encode(prompts), 3)
+    assert tokens(generations) == tokens(one_by_one)
+    assert {g.headline for g in generations} == {""}
+    assert engine.generate_from([]) == []
+
+
 def test_a_job_runs_the_longest_prompts_first_so_that_little_is_padded(main_checkpoint, tokenizer, prompts):
     model, shapes = load(main_checkpoint), []
     model.model.register_forward_pre_hook(
         lambda _, __, kw: shapes.append(tuple(kw["input_ids"].shape)), with_kwargs=True
     )
     TransformersEngine(model, tokenizer, max_new_tokens=1).generate(prompts, batch_size=3)
-    lengths = [len(tokenizer(prompt)["input_ids"]) for prompt in sorted(prompts, key=len, reverse=True)]
+    lengths = sorted((len(ids) for ids in tokenizer(prompts)["input_ids"]), reverse=True)
     assert shapes == [(len(lengths[i : i + 3]), max(lengths[i : i + 3])) for i in (0, 3, 6)]
 
 

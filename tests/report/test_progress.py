@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from udaciheadline.report import progress
-from udaciheadline.report.progress import Progress
+from udaciheadline.report.progress import JobProgress, Progress
 
 
 class Terminal:
@@ -143,3 +143,47 @@ def test_a_log_gets_lines_of_their_own(terminal: Terminal) -> None:
     show("int8", "building", 0, 1)
     assert terminal.written[0].endswith("\n")
     assert "\r" not in terminal.written[0]
+
+
+@both
+def test_a_job_says_how_much_is_done_how_fast_and_the_time_left(terminal: Terminal) -> None:
+    """A fifth was there already; another fifth takes 30 s, so the rest takes 90 s."""
+    show = JobProgress(terminal.written.append, terminal.is_terminal, 0.2)
+    terminal.after(10)
+    show(2000, 0.25)
+    terminal.after(20)
+    show(1000, 0.4)
+    assert terminal.line == "3,000 articles, 100/s, 40%, 90 s left"
+
+
+def test_a_slow_job_says_how_fast_it_is_all_the_same(terminal: Terminal) -> None:
+    show = JobProgress(terminal.written.append, True, None)
+    terminal.after(40)
+    show(10, None)
+    assert terminal.line == "10 articles, 0.2/s"
+
+
+def test_a_job_of_unknown_length_says_no_time_left(terminal: Terminal) -> None:
+    show = JobProgress(terminal.written.append, True, None)
+    terminal.after(10)
+    show(2000, None)
+    assert terminal.line == "2,000 articles, 200/s"
+
+
+@pytest.mark.parametrize(("is_terminal", "lines"), [(True, 3), (False, 1)])
+def test_a_log_of_a_job_gets_a_line_every_ten_seconds(is_terminal: bool, lines: int, terminal: Terminal) -> None:
+    show = JobProgress(terminal.written.append, is_terminal, None)
+    for _ in range(3):
+        terminal.after(4)
+        show(1, None)
+    assert len(terminal.written) == lines
+
+
+def test_what_comes_after_a_job_has_a_line_of_its_own(terminal: Terminal) -> None:
+    show = JobProgress(terminal.written.append, True, None)
+    show.end()
+    assert terminal.written == []
+    terminal.after(1)
+    show(1, None)
+    show.end()
+    assert terminal.written[-1] == "\n"

@@ -3,6 +3,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty import FAULTY
@@ -42,6 +43,21 @@ def generate_within(seconds: float, worker: Worker) -> None:
     worker._timeout = seconds
     worker.renew()
     worker.call("generate", [PROMPT])
+
+
+def test_a_job_of_prompts_in_tokens_is_begun_and_ended_apart(worker: Worker, tokenizer: Any) -> None:
+    worker.begin("job", tokenizer([PROMPT] * 3)["input_ids"], 2)
+    made, seconds, size = worker.end()
+    (generation,) = worker.call("generate", [PROMPT])
+    assert made == [generation.token_ids] * 3
+    assert seconds > 0
+    assert size == 2
+
+
+def test_a_worker_says_how_long_a_text_it_takes(worker: Worker) -> None:
+    limit = worker.call("limit")
+    assert limit.excess(limit.tokens, 1)
+    assert not limit.excess(limit.tokens - 1, 1)
 
 
 def test_a_worker_answers_with_what_its_engine_made(worker: Worker) -> None:

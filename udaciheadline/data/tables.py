@@ -2,7 +2,7 @@
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,25 +10,36 @@ from udaciheadline.data.lines import Row
 from udaciheadline.records import UsageError
 
 
-def parquet_rows(path: Path, source: str, wanted: Collection[str]) -> Iterator[Row]:
-    """The rows of a Parquet file, as far as they are asked for. Raises UsageError, naming `source`.
+def parquet_rows(
+    path: Path, source: str, wanted: Collection[str] | None
+) -> tuple[Iterator[Row], Callable[[], float | None]]:
+    """The rows of a Parquet file, as far as they are asked for, and the share that has been. Raises UsageError, naming
+    `source`, with the rows.
 
     `datasets` would copy the whole file into a cache first; and where it reads a file as a stream that ends early, its
     threads abort the process at its end.
     """
-    from pyarrow import parquet
+    count = read = 0
 
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            batches = file.iter_batches(1024, columns=_read_columns(names, wanted), use_threads=False)
-            yield from _rows(names, (row for batch in batches for row in batch.to_pylist()))
-    except Exception as error:  # whatever the parser raises
-        reason = f"not a whole Parquet file ({_root_cause(error)}): it may have been cut off, fetch it again"
-        raise UsageError(f"{source}, line 1: {reason}") from error
+    def rows() -> Iterator[Row]:
+        nonlocal count, read
+        from pyarrow import parquet
+
+        try:
+            with parquet.ParquetFile(path) as file:
+                count, names = file.metadata.num_rows, file.schema_arrow.names
+                batches = file.iter_batches(1024, columns=_read_columns(names, wanted), use_threads=False)
+                for row in _rows(names, (row for batch in batches for row in batch.to_pylist())):
+                    read += 1
+                    yield row
+        except Exception as error:  # whatever the parser raises
+            reason = f"not a whole Parquet file ({_root_cause(error)}): it may have been cut off, fetch it again"
+            raise UsageError(f"{source}, line 1: {reason}") from error
+
+    return rows(), lambda: read / count if count else None
 
 
-def hub_rows(source: str, wanted: Collection[str]) -> Iterator[Row]:
+def hub_rows(source: str, wanted: Collection[str] | None) -> Iterator[Row]:
     """The rows of the `train` split of a dataset on the hub, kept in the hub's cache. Raises UsageError, naming
     `source`, and the cache folder where that is what cannot be used."""
     import datasets  # here, because it takes more than a second
@@ -54,10 +65,10 @@ def _rows(names: Sequence[str], rows: Iterable[dict[str, Any]]) -> Iterator[Row]
         yield f"row {number}", dict.fromkeys(names) | row
 
 
-def _read_columns(names: Sequence[str], wanted: Collection[str]) -> list[str]:
-    """Those that are `wanted`; of another nobody knows whether it can be decoded (a picture). Where there is none, all:
-    a row of no column would be no row."""
-    return [name for name in names if name in wanted] or list(names)
+def _read_columns(names: Sequence[str], wanted: Collection[str] | None) -> list[str]:
+    """Those that are `wanted` (None: all); of another nobody knows whether it can be decoded (a picture). Where there
+    is none, all: a row of no column would be no row."""
+    return [name for name in names if wanted is None or name in wanted] or list(names)
 
 
 def _require_cache(source: str) -> None:

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from udaciheadline.data.prompts import STOPS, extract_headline
+from udaciheadline.data.prompts import STOPS
+from udaciheadline.engines.codec import Codec, Limit
 from udaciheadline.engines.device import is_out_of_memory
-from udaciheadline.records import UsageError
+from udaciheadline.records import Generation
 
 READ_TOGETHER = 8  # texts whose likelihood is asked
 _LINE_BREAKS = ("\n", "Ċ", "<0x0A>")  # as they are, in byte-level BPE, and as SentencePiece's byte
@@ -75,32 +76,6 @@ class Ending:
         return {} if self.eos or self.breaks else {"no_end_token": 1.0}
 
 
-@dataclass(frozen=True)
-class Limit:
-    """The longest text that an engine takes, prompt and headline together, in `tokens`; `whose` limit that is, and how
-    a longer one is mended."""
-
-    tokens: float
-    whose: str
-    mend: str = "cut the article"
-
-    @classmethod
-    def of(cls, *models: Any) -> "Limit":
-        """That of models which work together: the positions of the one that has fewest; none where none counts them."""
-        sizes = (getattr(model.config.get_text_config(), "max_position_embeddings", None) for model in models)
-        fewest = min(size or math.inf for size in sizes)
-        return cls(fewest, "the model has positions for", "cut the article, or give a model for longer texts")
-
-    def check(self, prompts: Sequence[list[int]], new: Sequence[int]) -> None:
-        """Raises UsageError where a prompt (its tokens) and the `new` tokens behind it are more."""
-        for number, (prompt, more) in enumerate(zip(prompts, new, strict=True), 1):
-            if len(prompt) + more > self.tokens:
-                raise UsageError(
-                    f"article {number}: its prompt of {len(prompt)} tokens and the {more} of a headline are more than "
-                    f"the {self.tokens} that {self.whose}: {self.mend}"
-                )
-
-
 def padded(rows: Sequence[list[int]], pad: int | None, side: str = "right") -> Tensor:
     """Rows of tokens as one tensor (rows, length), filled up at that side. A mask or causality hides what it is filled
     with, so a tokenizer without a pad token needs none."""
@@ -126,22 +101,26 @@ class Texts:
         max_new_tokens: int,
     ) -> None:
         self._tokenizer, self._logits, self._device = tokenizer, logits, device
-        self._stop, self._limit, self._max_new_tokens = stop, limit, max_new_tokens
+        self._codec, self.limit, self._max_new_tokens = Codec(tokenizer, stop), limit, max_new_tokens
 
     def encode(self, prompts: Sequence[str]) -> list[list[int]]:
         """The tokens of prompts that are to be answered. Raises UsageError for one that is too long."""
-        encoded: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
-        self._limit.check(encoded, [self._max_new_tokens] * len(encoded))
+        encoded = self._codec.encode(prompts)
+        self.limit.check(encoded, [self._max_new_tokens] * len(encoded))
         return encoded
 
     def headline(self, tokens: Sequence[int]) -> str:
         """The headline in new tokens."""
-        return extract_headline(str(self._tokenizer.decode(tokens, skip_special_tokens=True)), self._stop)
+        return self._codec.headline(tokens)
+
+    def with_headlines(self, generations: Sequence[Generation]) -> list[Generation]:
+        """The same generations, with the headlines that are in their tokens."""
+        return [replace(generation, headline=self.headline(generation.token_ids)) for generation in generations]
 
     def check(self, prompts: list[str], completions: list[str]) -> None:
         """Raises UsageError where a text is too long, be it to write its headline or to judge the true one."""
         encoded = self.encode(prompts)
-        self._limit.check(encoded, [len(ids) for ids in self._completed(completions)])
+        self.limit.check(encoded, [len(ids) for ids in self._completed(completions)])
 
     def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
         """Mean negative log-likelihood, in nats per token, of each completion after its prompt."""
@@ -192,8 +171,8 @@ class Texts:
         """For each text the logits (new tokens, vocabulary) that predict its new tokens, so many texts at a
         time. Rows are padded on the right, where no token looks, so that positions need no correction. Raises
         UsageError for a text that is too long."""
-        encoded: list[list[int]] = self._tokenizer(list(prompts))["input_ids"]
-        self._limit.check(encoded, list(map(len, tokens)))
+        encoded = self._codec.encode(prompts)
+        self.limit.check(encoded, list(map(len, tokens)))
         pairs = list(zip(encoded, tokens, strict=True))
         for start in range(0, len(pairs), together):
             batch = pairs[start : start + together]

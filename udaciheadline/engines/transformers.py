@@ -18,8 +18,9 @@ from transformers.generation.stopping_criteria import StoppingCriteria, Stopping
 from transformers.generation.streamers import BaseStreamer
 
 from udaciheadline.checkpoints.division import local
+from udaciheadline.engines.codec import Limit
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import Ending, Limit, Texts, fitting, padded
+from udaciheadline.engines.texts import Ending, Texts, fitting, padded
 from udaciheadline.records import BuildInfo, Generation
 
 STATIC_SLOTS = 128  # a static cache is as long as a multiple of this: each new length is compiled anew
@@ -165,9 +166,12 @@ class TransformersEngine:
         little is padded; tokenisation is outside the time, as in the notebook. Where so many do not fit in memory, half
         as many are tried: `Generation.batch_size` says how many it were. Raises UsageError for a prompt that is too
         long for the model."""
+        return self.texts.with_headlines(self.generate_from(self.texts.encode(prompts), batch_size))
+
+    def generate_from(self, prompts: list[list[int]], batch_size: int | None = None) -> list[Generation]:
+        """The same from prompts in tokens, none of them too long, without the headlines' texts."""
         if not prompts:
             return []
-        encoded = self.texts.encode(prompts)
         order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
 
         def job(size: int) -> tuple[dict[int, Generation], float]:
@@ -175,7 +179,7 @@ class TransformersEngine:
             seconds = 0.0
             for start in range(0, len(order), size):
                 chosen = order[start : start + size]
-                batch = self._generate_batch([encoded[i] for i in chosen])
+                batch = self._generate_batch([prompts[i] for i in chosen])
                 for i, generation in zip(chosen, batch, strict=True):
                     made[i] = replace(generation, first_token_seconds=seconds + generation.first_token_seconds)
                 seconds += batch[0].seconds
@@ -213,7 +217,7 @@ class TransformersEngine:
             accepted = len(rows[0]) - self._target_passes.count
         return [
             Generation(
-                headline=self.texts.headline(row),
+                headline="",
                 token_ids=tuple(row),
                 seconds=seconds,
                 first_token_seconds=clock.first_token_at - start,

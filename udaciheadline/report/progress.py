@@ -60,3 +60,40 @@ class Progress:
         # Of the first articles, building and warming up are most of the time.
         whole = usual * size if self._took and self._share < SURE_SHARE else spent / self._share
         return max(whole - spent, 0.0) + usual * sum(to_come)
+
+
+def per_second(rate: float) -> str:
+    """A rate, with a digit behind the point where it is small."""
+    return f"{rate:,.0f}/s" if rate >= 100 else f"{rate:.1f}/s"
+
+
+class JobProgress:
+    """How far a job is: on a terminal over one line again and again, else a line every ten seconds. `share` is that of
+    the articles' source which is behind it, if that is known, when it begins and later."""
+
+    def __init__(self, write: Callable[[str], object], is_terminal: bool, share: float | None) -> None:
+        self._write, self._is_terminal = write, is_terminal
+        self._began = self._shown = time.monotonic()
+        self._first_share = share or 0.0
+        self._done = 0
+        self._line = ""
+
+    def __call__(self, count: int, share: float | None) -> None:
+        """Shows that so many more articles are done, and the share that is behind it now."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._shown < (0.1 if self._is_terminal else 10):
+            return
+        self._shown = now
+        seconds = now - self._began
+        line = f"{self._done:,} articles, {per_second(self._done / seconds)}"
+        if share is not None and share > self._first_share:
+            left = seconds * (1 - share) / (share - self._first_share)
+            line += f", {share:.0%}, {left:.0f} s left"
+        self._write("\r" + line.ljust(len(self._line)) if self._is_terminal else f"{line}\n")
+        self._line = line
+
+    def end(self) -> None:
+        """Leaves the line, for what comes after it."""
+        if self._is_terminal and self._line:
+            self._write("\n")

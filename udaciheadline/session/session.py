@@ -1,6 +1,5 @@
 """One run of the suite: what its options ask for, its rows as they end, and what it says in the end."""
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from udaciheadline.report import comparison, details, progress, table, verdict
 from udaciheadline.report.colour import Paint
 from udaciheadline.report.colour import plain as colourless
 from udaciheadline.session import runs
+from udaciheadline.session.options import check_counts, named_models
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
 from udaciheadline.session.store import Store, plain, table_row
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from udaciheadline.workers.processes import Here
 
 OFFLINE_SIZE = 0.4  # of a row that is a job only: the reference does not answer beside it
-COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks", "launches")
 
 
 def chosen_techniques(option: Any) -> list[Technique]:
@@ -34,20 +33,10 @@ def chosen_techniques(option: Any) -> list[Technique]:
     return select(name.strip() for name in option.technique.split(",") if name.strip())
 
 
-def batch_size(text: str) -> int | None:
-    """The value of `--batch-size`; None stands for auto."""
-    try:
-        return None if text == "auto" else int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto: give one of them") from None
-
-
 def check_options(option: Any) -> None:
     """Raises UsageError for options that can be seen to be wrong before anything is read."""
     chosen_techniques(option)
-    for name in COUNTS:
-        if (value := getattr(option, name)) is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} {value}: give at least 1")
+    check_counts(option)
     if option.minutes is not None and not 0 < option.minutes < math.inf:
         raise UsageError(f"--minutes {option.minutes:g}: give more than 0")
     prompts.few_shot_count(option.prompt)
@@ -83,10 +72,7 @@ class Session:
             examples=prompts.few_shot_count(option.prompt),
         )
         embedded = option.model == models.EMBEDDED
-        target = option.target or (models.EMBEDDED if embedded else None)
-        model = models.resolve(option.model, "--model")
-        target = target and models.resolve(target, "--target", "target")
-        draft = models.resolve(option.draft, "--draft") if option.draft else model
+        model, target, draft = named_models(option)
         start = time.perf_counter()
         device, dtype = worker.choose_device(option.device, option.dtype)
         hosts = gather() if gather else worker.HERE

@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from udaciheadline.engines.codec import Limit
 from udaciheadline.engines.device import MemoryMeter, device_limits, is_out_of_memory
 from udaciheadline.evidence.profiling import communication_share, micro_batches, profiled
 from udaciheadline.records import BuildInfo, EngineSpec, Generation, Limits, Span, Unsupported, UsageError
@@ -55,6 +56,18 @@ class Server:
         """The engine's headlines; ranks begin together, so that none waits in the time for another one's call."""
         self._meet()
         return self.engine.generate(prompts, batch_size)
+
+    def job(self, prompts: list[list[int]], batch_size: int | None = None) -> tuple[list[tuple[int, ...]], float, int]:
+        """The new tokens after each of these prompts in tokens, the engine's seconds, and how many at a time it were:
+        what goes between two processes while the device waits, and no more."""
+        self._meet()
+        made = self.engine.generate_from(prompts, batch_size)
+        return [generation.token_ids for generation in made], made[0].seconds, made[0].batch_size
+
+    def limit(self) -> Limit:
+        """The longest text that the engine takes."""
+        limit: Limit = self.engine.texts.limit
+        return limit
 
     def info(self) -> BuildInfo:
         """What the engine says of itself."""

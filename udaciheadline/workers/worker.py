@@ -97,8 +97,16 @@ class Worker:
 
     def call_all(self, method: str, *args: Any) -> list[Any]:
         """The answers of all ranks. Raises WorkerError."""
-        self._send(self._ranks, (method, args))
+        self.begin(method, *args)
         return self._receive(self._ranks)
+
+    def begin(self, method: str, *args: Any) -> None:
+        """Begins a call, whose answer `end` gives: meanwhile others have something to do here. Raises WorkerError."""
+        self._send(self._ranks, (method, args))
+
+    def end(self) -> Any:
+        """The first rank's answer of the call that was begun. Raises WorkerError."""
+        return self._receive(self._ranks)[0]
 
     def renew(self) -> None:
         """Grants the whole time again: the reference engine outlives the techniques that it is compared with."""

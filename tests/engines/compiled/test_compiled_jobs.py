@@ -19,6 +19,14 @@ def test_no_prompts_give_no_headlines(build):
     assert build().generate([], batch_size=4) == []
 
 
+def test_prompts_in_tokens_get_the_same_tokens_and_no_text(build, prompts, expected):
+    engine = build()
+    generations = engine.generate_from(engine.texts.encode(prompts[:3]), 2)
+    assert tokens(generations) == expected[:3]
+    assert [g.headline for g in generations] == [""] * 3
+    assert engine.generate_from([]) == []
+
+
 def test_more_rows_than_prompts_are_not_made(build, prompts, expected):
     generations = build().generate(prompts[:3], batch_size=50)
     assert tokens(generations) == expected[:3]

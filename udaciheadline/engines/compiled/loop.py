@@ -28,6 +28,7 @@ import torch
 from torch import distributed
 
 from udaciheadline.checkpoints.division import Share, Stage
+from udaciheadline.engines.codec import Limit
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
@@ -35,7 +36,7 @@ from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.device import now
-from udaciheadline.engines.texts import Ending, Limit, Texts, fitting
+from udaciheadline.engines.texts import Ending, Texts, fitting
 from udaciheadline.records import BuildInfo, Generation, UsageError
 
 SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
@@ -138,26 +139,29 @@ class CompiledEngine:
                 f"torch.compile failed ({reason}): on a CPU it needs g++ and the headers of Python (python3-dev)"
             ) from error
 
-    @torch.no_grad()
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Greedy headlines, at most `batch_size` in flight at a time (default: all); tokenisation is not timed.
 
         Where so many do not fit in memory, half as many are tried: `Generation.batch_size` says how many it were.
         Raises UsageError for a text longer than MAX_LENGTH tokens, or than the model has positions for.
         """
+        return self.texts.with_headlines(self.generate_from(self.texts.encode(prompts), batch_size))
+
+    @torch.no_grad()
+    def generate_from(self, prompts: list[list[int]], batch_size: int | None = None) -> list[Generation]:
+        """The same from prompts in tokens, none of them too long, without the headlines' texts."""
         if not prompts:
             return []
-        encoded = self.texts.encode(prompts)
 
         def job(size: int) -> tuple[list[_Text], float, float]:
-            texts = [_Text(ids) for ids in encoded]
+            texts = [_Text(ids) for ids in prompts]
             return texts, *self._work(texts, size)
 
         size = min(batch_size or len(prompts), len(prompts))
         size, (texts, start, seconds) = fitting(size, job, self._ranks)
         return [
             Generation(
-                headline=self.texts.headline(text.new),
+                headline="",
                 token_ids=tuple(text.new),
                 seconds=seconds,
                 first_token_seconds=text.first_token_at - start,
