@@ -5,6 +5,7 @@ Exit status: 0, 1 for a regression, 4 for what cannot be used, as pytest's.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except UsageError as error:
         print(f"udaciheadline: {error}", file=sys.stderr)
+        return 4
+    except OSError as error:
+        print(f"udaciheadline: what was found cannot be printed ({error.strerror})", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at exit again
         return 4
     return status
 
