@@ -191,6 +191,7 @@ FAULTS = [
     Fault(
         *("temporary folder full", "raises: crash: ValueError: the weights are upside down", 1, crash("raises")),
         *("full_temporary_folder", "kv-cache: quality", "kv-cache,raises"),
+        tracebacks=1,
     ),
 ]
 
