@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -94,6 +95,13 @@ def interrupt_in_the_end(signal_name: str) -> None:
 
     FileStorage.save = before(FileStorage.save)
     store.Store.end = before(store.Store.end)  # type: ignore[method-assign]
+
+
+def start_another(technique: str) -> None:
+    """A session into the same folder of results."""
+    options = "--articles 3 --batch-size 2 --launches 1 --device cpu --benchmark-autosave --technique".split()
+    line = [sys.executable, "-m", "pytest", "bench", "--results", str(results()), *options, technique]
+    subprocess.Popen(line, env=os.environ | {"FAULT": ""}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def kill_server() -> None:

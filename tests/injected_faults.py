@@ -2,10 +2,10 @@
 
     python tests/injected_faults.py [WORD...]
 
-runs all of them, or those whose name has one of the words in it, some ten seconds each, and prints a line each: its
-number and name, whether all is as it should be, the exit status, the rows in `records.jsonl`, and the sentence. What
-is checked: these four, that there is no traceback but a crashed worker's own, and that neither a process nor a file in
-the temporary folder is left. Linux only: in a mount namespace of its own, so that a full disk is one.
+runs all of them, or those whose name has one of the words in it, some ten seconds each, and prints a row each of the
+table in docs/faults.md: number, name, the sentence, the exit status and the rows that are in `records.jsonl` then. It
+says so where one of these is not as it should be, where there is a traceback (but for a crashed worker's own), or where
+a process or a file is left behind. Linux only: in a mount namespace of its own, so that a full disk is one.
 
 A session has a row to keep (kv-cache) and then one with the fault (pruned, if not said otherwise).
 """
@@ -25,7 +25,8 @@ from safetensors.torch import load_file, save_file
 from sessions import PATIENCE, ROOT, Hanging, command, environment, faulty
 
 FEW = ("--articles", "3", "--batch-size", "2", "--benchmark-autosave")
-MIB, TRUNCATED = 4, 100_000  # of the disk of the results; bytes of the weights
+CLI = [sys.executable, "-m", "udaciheadline.cli"]
+DISK, TRUNCATED = "4m", 100_000  # of the results; bytes of the weights
 OK = {"kv-cache": "ok"}
 BOTH = OK | {"pruned": "ok"}
 NONE: dict[str, str] = {}
@@ -48,6 +49,7 @@ class Fault:
     techniques: str = "kv-cache,pruned"
     arguments: tuple[str, ...] = ()
     prepare: Prepare = lambda folder: ()
+    line: Callable[[Path], list[str]] | None = None  # a command that is no session, and its arguments
     tracebacks: int = field(default=0, kw_only=True)  # of a worker
 
 
@@ -91,6 +93,25 @@ def baseline(damage: Callable[[Path], None]) -> Prepare:
 
 def cut_off(path: Path) -> None:
     os.truncate(path, path.stat().st_size - 100)
+
+
+def session_before(folder: Path) -> tuple[str, ...]:
+    line = command(folder / "results", *FEW, "--technique", "kv-cache")
+    subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, check=True)
+    return ()
+
+
+def promotion(folder: Path) -> list[str]:
+    """Into a folder that is full."""
+    mount(folder / "baselines", "4k")
+    (folder / "baselines" / "filler").write_bytes(bytes(4096))
+    return [*CLI, "baseline", "promote", "--results", str(folder / "results"), "--baselines", str(folder / "baselines")]
+
+
+def comparison(folder: Path) -> list[str]:
+    """Into a file on a disk that is full."""
+    line = [*CLI, "compare", str(folder / "results"), str(folder / "results")]
+    return ["sh", "-c", f"{' '.join(line)} > /dev/full"]
 
 
 def read_only(folder: Path) -> tuple[str, ...]:
@@ -164,6 +185,15 @@ FAULTS = [
     Fault("SIGTERM in the end", "Results: ", 0, BOTH, "interrupt_in_the_end SIGTERM"),
     Fault("pytest killed while it prepares", "", -9, NONE, "kill_session", PHASES["while it prepares"]),
     Fault("pytest killed in a build", "", -9, OK, "kill_session", PHASES["in a build"]),
+    Fault(
+        *("disk full: promoted baseline", f"it cannot be written ({FULL}): give another --baselines", 4, OK),
+        **{"prepare": session_before, "line": promotion},
+    ),
+    Fault(
+        *("disk full: printed comparison", f"what was found cannot be printed ({FULL})", 4, OK),
+        **{"prepare": session_before, "line": comparison},
+    ),
+    Fault("two sessions in one folder at once", "Results: ", 0, BOTH | {"baseline": "ok"}, "start_another baseline"),
     Fault("results removed in a round", "Results: ", 0, BOTH, "remove_results", PHASES["in a round"]),
     Fault("results read-only before", "it cannot be written (Read-only file system)", 4, NONE, prepare=read_only),
     Fault(
@@ -199,17 +229,21 @@ FAULTS = [
 # -- a session with one of them ---------------------------------------------------------------------------------------
 
 
+def mount(folder: Path, size: str) -> None:
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
+
+
 def start(fault: Fault, folder: Path) -> Hanging:
     for name in ("results", "temporary"):
-        (folder / name).mkdir()
-        size = ["-t", "tmpfs", "-o", f"size={MIB}m", "tmpfs"]
-        subprocess.run(["mount", *size, str(folder / name)], check=True)
+        mount(folder / name, DISK)
     mark, results = uuid.uuid4().hex, folder / "results"
     arguments = *FEW, *faulty(folder, fault.techniques), *fault.arguments, *fault.prepare(folder)
+    line = fault.line(folder) if fault.line else command(results, "-p", "fault_plugin", *arguments)
     more = {"FAULT": fault.inject, "FAULT_AT": fault.at, "FAULT_RESULTS": str(results)}
     with (folder / "output.txt").open("w") as output:
         process = subprocess.Popen(
-            command(results, "-p", "fault_plugin", *arguments),
+            line,
             cwd=ROOT,
             env=environment(MARK_OF_THIS_TEST=mark, TMPDIR=str(folder / "temporary"), **more),
             stdout=output,
@@ -250,13 +284,10 @@ def main(words: list[str]) -> int:
         folder = Path(tempfile.mkdtemp(prefix="fault-"))
         wrong, code, kept, sentence = outcome(fault, folder)
         rows = ", ".join(f"{name} {status}" for name, status in kept.items()) or "none"
-        print(
-            f"{number:2} {fault.name}: {'; '.join(wrong) or 'as it should be'} | {code} | {rows} | {sentence}",
-            flush=True,
-        )
+        print(f"| {number} | {fault.name} | {sentence} | {code} | {rows} |", flush=True)
         failed += bool(wrong)
         if wrong:
-            print(f"   its output: {folder}/output.txt")
+            print(f"    {'; '.join(wrong)}: {folder}/output.txt", flush=True)
         else:
             for name in ("results", "temporary"):
                 subprocess.run(["umount", "-l", str(folder / name)], check=False)

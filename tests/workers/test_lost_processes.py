@@ -67,7 +67,7 @@ def test_a_process_that_answers_a_question_ends_with_its_parent(tmp_path: Path) 
 def test_a_worker_without_room_for_its_log_still_says_why_it_fails(
     spec: EngineSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("r+b", buffering=0))
+    monkeypatch.setattr(processes.tempfile, "TemporaryFile", lambda: Path("/dev/full").open("r+b", buffering=0))  # noqa: SIM115
     with pytest.raises(WorkerError, match=r"^ValueError: the weights are upside down$"):
         Worker(FAULTY["raises"], spec, timeout=120)
 
