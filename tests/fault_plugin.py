@@ -8,7 +8,6 @@ import contextlib
 import importlib
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -149,16 +148,18 @@ def full_temporary_folder() -> None:
     fill(Path(tempfile.gettempdir()))
 
 
+def remove(folder: Path) -> None:
+    """All that is in it, and the folder: unmounted, it is empty."""
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+    folder.rmdir()
+
+
 def remove_temporary_folder() -> None:
-    shutil.rmtree(tempfile.gettempdir())
+    remove(Path(tempfile.gettempdir()))
 
 
 def remove_results() -> None:
-    """All that is in them, and where they are no file system of their own, the folder too."""
-    for path in results().iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with contextlib.suppress(OSError):
-        results().rmdir()
+    remove(results())
 
 
 def make_read_only() -> None:

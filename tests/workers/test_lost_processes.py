@@ -1,6 +1,8 @@
 """Processes that lose what they need: their parent, their log, their server."""
 
+import gzip
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from udaciheadline.records import EngineSpec
 from udaciheadline.techniques import techniques
 from udaciheadline.workers import processes
 from udaciheadline.workers.processes import elsewhere
+from udaciheadline.workers.serving import write_trace
 from udaciheadline.workers.worker import Worker, WorkerError
 
 SIGNALS = "SigBlk:"
@@ -79,6 +82,34 @@ def test_without_a_temporary_folder_no_worker_is_started_and_the_reason_is_one_s
     with pytest.raises(WorkerError, match=r"^rank 0 cannot be started: .*No such file or directory") as caught:
         Worker(techniques()["kv-cache"], spec, timeout=120)
     assert caught.value.status == "crash"
+
+
+class Profiler:
+    """Has a trace of this text, or cannot write it."""
+
+    def __init__(self, text: str | OSError) -> None:
+        self._text = text
+
+    def export_chrome_trace(self, path: str) -> None:
+        if isinstance(self._text, OSError):
+            raise self._text
+        Path(path).write_bytes(gzip.compress(self._text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{}", "^$"),
+        ("", r"trace\.json\.gz: the trace cannot be written \(TMPDIR \S+ has no room for it\)$"),
+        (
+            OSError(28, "No space left on device"),
+            r"trace\.json\.gz: the trace cannot be written \(No space left on device\)$",
+        ),
+    ],
+    ids=["written", "lost on the way", "no room"],
+)
+def test_a_trace_that_is_not_written_is_said_to_be(tmp_path: Path, text: str | OSError, said: str) -> None:
+    assert re.search(said, write_trace(Profiler(text), tmp_path / "profile" / "trace.json.gz"))
 
 
 def test_an_interrupted_build_leaves_no_process(spec: EngineSpec, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,13 @@
 
 import contextlib
 import faulthandler
+import gzip
 import logging
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from dataclasses import dataclass
@@ -81,12 +83,7 @@ class Server:
         path = Path(trace)
         if self._rank:
             path = path.with_name(f"rank{self._rank}.{path.name}")
-        unwritten = ""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)  # on another host it may not be there
-            profiler.export_chrome_trace(str(path))
-        except OSError as error:
-            unwritten = f"{path}: the trace cannot be written ({error.strerror})"
+        unwritten = write_trace(profiler, path)
         order = f"self_{self._device}_time_total"
         table = profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60)
         return str(table), micro_batches(profiler, self._device), unwritten
@@ -99,6 +96,20 @@ class Server:
             from torch import distributed
 
             distributed.barrier()
+
+
+def write_trace(profiler: Any, path: Path) -> str:
+    """Writes a Chrome trace (`.json.gz`); why that cannot be done, if so."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # on another host it may not be there
+        profiler.export_chrome_trace(str(path))
+        with gzip.open(path) as written:
+            if written.read(1):
+                return ""
+    except OSError as error:
+        return f"{path}: the trace cannot be written ({error.strerror})"
+    # Torch writes it in the temporary folder first, and does not say that it could not.
+    return f"{path}: the trace cannot be written (TMPDIR {tempfile.gettempdir()} has no room for it)"
 
 
 def serve(connection: Connection, log: int, technique: Technique, spec: EngineSpec, place: Place) -> None:
