@@ -3,7 +3,9 @@
 import argparse
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from udaciheadline.workers.processes import redact
 ROOT = Path(__file__).parent
 SESSION = pytest.StashKey[Session]()
 HOSTS = pytest.StashKey[Any]()  # hosts.Hosts, under torchrun --nnodes
+STOPS = signal.SIGINT, signal.SIGTERM
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
@@ -119,13 +122,32 @@ def pytest_runtestloop(session: pytest.Session) -> None:
             terminal.write(text, flush=True)
 
     gather = config.stash[HOSTS].gather if HOSTS in config.stash else None
+    for number in STOPS:
+        config.add_cleanup(partial(signal.signal, number, signal.signal(number, stop)))
     try:
         runs = saved.find(config._benchmarksession.storage, config.option.compare_with)
         prepared = config.stash[SESSION] = Session(config.option, write, terminal.isatty, gather)
         prepared.compared = saved.compare(config._benchmarksession, runs)
+        saved.keep_on(config._benchmarksession, prepared.warnings)
     except UsageError as error:
         raise pytest.UsageError(redact(str(error))) from None
     config.pluginmanager.register(prepared)
+
+
+def stop(number: int, _: object) -> None:
+    """Ends the session at Ctrl-C, or where CI or a scheduler cancels it: at once, and in order."""
+    pytest.exit(f"{signal.Signals(number).name}: the row in progress is lost, those that had ended are kept")
+
+
+def pytest_keyboard_interrupt() -> None:
+    let_end()
+
+
+def let_end() -> None:
+    """What is left takes a moment: no Ctrl-C cuts off what pytest-benchmark saves, or the report."""
+    for number in STOPS:
+        if signal.getsignal(number) is stop:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session")
@@ -134,19 +156,27 @@ def bench_session(pytestconfig: pytest.Config) -> Iterator[Session]:
     session = pytestconfig.stash[SESSION]
     yield session
     session.run.close()
+    let_end()
 
 
 @pytest.fixture(scope="session")
 def row(request: pytest.FixtureRequest, bench_session: Session) -> Iterator[Row]:
     """One technique's row with its engine, built once a session, in a worker process that ends with it."""
+
+    def keep(row: Row) -> None:
+        try:
+            bench_session.keep(row)
+        except UsageError as error:
+            pytest.fail(str(error), pytrace=False)
+
     row = Row(bench_session.run, techniques()[request.param])
     if row.status == "skipped":
-        bench_session.keep(row)
+        keep(row)
         pytest.skip(row.reason)
     yield row
     try:
         if not bench_session.interrupted:
-            bench_session.keep(row)
+            keep(row)
     finally:
         row.close()
 
@@ -161,6 +191,8 @@ def pytest_runtest_call(item: Any) -> Iterator[None]:
         if why := row.tell_end():
             raise pytest.fail.Exception(why, pytrace=False) from None
         raise pytest.skip.Exception(f"{row.technique.name}: the row ended ({row.status})") from None
+    except UsageError as error:
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,6 +24,8 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 # The same examples on every run, and no time limit on a busy machine.
 settings.register_profile("tests", database=None, derandomize=True, deadline=None)
+# Other ones, many more of them, where it is asked for: pytest --hypothesis-profile thorough
+settings.register_profile("thorough", database=None, deadline=None, max_examples=10_000)
 settings.load_profile("tests")
 
 

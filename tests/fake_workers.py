@@ -77,7 +77,7 @@ class FakeWorker:
         return Memory((), (), 2**20)
 
     def profile(self, jobs: list[list[str]], batch_size: int, trace: str) -> Any:
-        return "aten::mm", []
+        return "aten::mm", [], ""
 
     def limits(self, dtype: str) -> Limits:
         return LIMITS

@@ -29,7 +29,7 @@ def is_not_for_this_model(spec: EngineSpec) -> Engine:
     raise Unsupported("its layers are round, and this takes square ones")
 
 
-def runs_out_of_memory(spec: EngineSpec) -> Engine:
+def runs_out_of_memory(spec: EngineSpec | None) -> Engine:
     torch.empty(2**60, dtype=torch.uint8)
     raise AssertionError("an exabyte was had")
 
@@ -40,10 +40,11 @@ def hangs(spec: EngineSpec) -> Engine:
     raise AssertionError("an hour has passed")
 
 
-class _KilledAtThird:
-    """A KV cache engine whose process is killed at the third headline."""
+class _FaultAtThird:
+    """A KV cache engine that has a fault at the third headline."""
 
-    def __init__(self, spec: EngineSpec) -> None:
+    def __init__(self, fault: Callable[[], object], spec: EngineSpec) -> None:
+        self._fault = fault
         self._engine = build_kv_cache(spec)
         self.info, self.texts, self.close = self._engine.info, self._engine.texts, self._engine.close
         self.warm_up = self._engine.warm_up
@@ -52,12 +53,8 @@ class _KilledAtThird:
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         self._calls += 1
         if self._calls == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self._fault()
         return self._engine.generate(prompts, batch_size)
-
-
-def killed_while_generating(spec: EngineSpec) -> Engine:
-    return _KilledAtThird(spec)
 
 
 def in_rank_1(fault: Callable[[], object], spec: EngineSpec) -> Engine:
@@ -93,7 +90,8 @@ FAULTY = {
         Technique("raises", "Raises", 1, raises_while_building),
         Technique("mend", "Says what to mend", 2, says_what_to_mend),
         Technique("oom", "Out of memory", 3, runs_out_of_memory),
-        Technique("killed", "Killed", 4, killed_while_generating),
+        Technique("killed", "Killed", 4, partial(_FaultAtThird, is_killed)),
+        Technique("oom-later", "Out of memory later", 13, partial(_FaultAtThird, partial(runs_out_of_memory, None))),
         Technique("gpu-only", "GPU only", 5, build_kv_cache, needs_cuda=True),
         Technique("unsupported", "Unsupported", 6, is_not_for_this_model),
         Technique("rank-raises", "Rank raises", 7, partial(in_rank_1, raises), parallel=True),

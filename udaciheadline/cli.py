@@ -4,7 +4,9 @@ Exit status: 0, 1 for a regression, 4 for what cannot be used, as pytest's; `wri
 """
 
 import argparse
+import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +27,17 @@ RUN = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command that `arguments` (default: those of the process) name; the exit status."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not every terminal has all that a file may hold
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int = options.run(options)
+        sys.stdout.flush()
     except UsageError as error:
-        print(f"udaciheadline: {error}", file=sys.stderr)
+        print("udaciheadline:", *str(error).splitlines(), file=sys.stderr)
+        return 4
+    except OSError as error:
+        print(f"udaciheadline: what was found cannot be printed ({error.strerror})", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at exit again
         return 4
     return status
 

@@ -1,6 +1,5 @@
 """Runs of earlier sessions: which is meant, what is refused, and what can be promoted."""
 
-import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,13 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rows import OFFLINE, RECORD, broken
 
-from udaciheadline.evidence.compare import compare
 from udaciheadline.records import Record, UsageError
-from udaciheadline.report.comparison import text
 from udaciheadline.session.runs import baseline_name, latest, load, promote
 from udaciheadline.session.store import Store, plain
 
@@ -180,46 +175,3 @@ def test_baselines_that_cannot_be_written_are_named(results: Path, tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match=r"file\S*: it cannot be written"):
         promote(None, results, tmp_path / "file")
-
-
-# -- whatever a file holds -------------------------------------------------------------------------------------------
-
-LINES = "\n".join(json.dumps(plain(record)) for record in (RECORD, OFFLINE)).encode()
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-    max_leaves=6,
-)
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """The lines of a run with one value of them changed, or some of their bytes."""
-    if draw(st.booleans()):
-        at = draw(st.integers(0, len(LINES) - 1))
-        return LINES[:at] + draw(st.binary(max_size=4)) + LINES[at + draw(st.integers(0, 40)) :]
-    row = json.loads(draw(st.sampled_from(LINES.split(b"\n"))))
-    place: Any = row
-    while True:
-        key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        if isinstance(place[key], dict | list) and place[key] and draw(st.integers(0, 3)):
-            place = place[key]
-            continue
-        place[key] = draw(JSON)
-        return json.dumps(row).encode("utf-8", "surrogatepass")
-
-
-@settings(max_examples=300)
-@given(mutated(), mutated())
-def test_any_two_files_are_compared_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, before: bytes, after: bytes
-) -> None:
-    folder = tmp_path_factory.getbasetemp()
-    paths = [folder / "before.jsonl", folder / "after.jsonl"]
-    for path, content in zip(paths, (before, after), strict=True):
-        path.write_bytes(content)
-    with contextlib.suppress(UsageError):
-        then, now = (load(str(path), folder) for path in paths)
-        found = compare(then, now)
-        json.dumps(plain(found), allow_nan=False)
-        assert text(found).startswith("technique")

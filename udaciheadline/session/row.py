@@ -22,6 +22,7 @@ from udaciheadline.records import (
     Record,
     Scores,
     Throughput,
+    UsageError,
     Verdict,
 )
 from udaciheadline.report.timeline import write_profile
@@ -228,17 +229,23 @@ class Row:
 
     def profile(self, folder: Path) -> tuple[Path, Path]:
         """Writes a Chrome trace of a few articles and the table of the top operators to `folder`; their paths. Of a
-        parallel row, all articles as a job are in them too, and each other rank has a trace of its own beside it."""
+        parallel row, all articles as a job are in them too, and each other rank has a trace of its own beside it.
+        Raises UsageError where they cannot be written; the row goes on."""
         self.check()
         self.run.progress(self.technique.name, "profiling", 0, 1)
-        folder.mkdir(parents=True, exist_ok=True)
         trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
         jobs = self._asked(self.prompts[:FEW_ARTICLES])
         with self._guarded():
             if self.technique.parallel:
                 jobs.append(self.prompts)
             found = self._ask_all("profile", jobs, self._jobs.likely_size, str(trace))
-        write_profile(table, found, one_clock=self.run.one_machine)
+        profiles, spans, unwritten = zip(*found, strict=True)
+        if reason := next(filter(None, unwritten), ""):
+            raise UsageError(reason)
+        try:
+            write_profile(table, list(zip(profiles, spans, strict=True)), one_clock=self.run.one_machine)
+        except OSError as error:
+            raise UsageError(f"{table}: the profile cannot be written ({error.strerror})") from None
         return trace, table
 
     # -- quality -----------------------------------------------------------------------------------------------------

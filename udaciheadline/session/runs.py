@@ -17,7 +17,7 @@ from typing import Any
 
 from udaciheadline.evidence.compare import SETTINGS, gpu_kind
 from udaciheadline.records import Record, UsageError
-from udaciheadline.session.store import RECORDS, SESSIONS, plain
+from udaciheadline.session.store import RECORDS, SESSIONS, plain, replace_file
 
 MOST = 1e6  # of logarithms and scores: sums of their squares are numbers, too
 Run = list[Record]
@@ -28,6 +28,10 @@ def load(reference: str, results: Path, like: Run | None = None) -> Run:
     """The rows of the run that a user names so, beside those in the folder `results`; of a folder of baselines, the
     one for the settings and GPU of the run `like`. Raises UsageError."""
     path = Path(reference)
+    try:
+        path.exists()
+    except OSError as error:  # a name that no file can have
+        raise UsageError(f"{reference:.40}: it cannot be looked for ({error.strerror}): name a run") from None
     if path.is_dir():
         if (path / RECORDS).exists():
             return latest(path)
@@ -80,9 +84,7 @@ def promote(reference: str | None, results: Path, baselines: Path) -> Path:
     lines = "".join(json.dumps(plain(record), allow_nan=False) + "\n" for record in run)
     try:
         baselines.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(lines, "utf-8")
-        unfinished.replace(path)
+        replace_file(path, lines)
     except OSError as error:
         raise UsageError(f"{path}: it cannot be written ({error.strerror}): give another --baselines") from error
     return path

@@ -4,8 +4,10 @@ pytest-benchmark would do it before the session has begun, when nobody knows yet
 it runs, and takes this for another machine. It only shows what it is given here.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from udaciheadline.records import UsageError
@@ -52,6 +54,27 @@ def compare(benchmarks: Any, runs: Runs | None) -> str:
     }
     now = json.loads(json.dumps(benchmarks.get_machine_info()))  # as it would be read from a file
     return " ".join(f"Compared with {path}{_elsewhere(now, run['machine_info'])}." for path, run in runs)
+
+
+def keep_on(benchmarks: Any, warnings: list[str]) -> None:
+    """Has pytest-benchmark (its session) go on where it cannot save, which it would end in a traceback of its own,
+    before anything is shown: why it cannot is added to `warnings`, and no part of a file is left among its runs."""
+    handle_saving = benchmarks.handle_saving
+
+    def runs() -> set[Path]:
+        return set(benchmarks.storage.query("[0-9][0-9][0-9][0-9]_*"))
+
+    def save() -> None:
+        before = runs()
+        try:
+            handle_saving()
+        except OSError as error:
+            warnings.append(f"{benchmarks.storage}: pytest-benchmark cannot save there ({error.strerror}).")
+            with contextlib.suppress(OSError):
+                for path in runs() - before:
+                    path.unlink()
+
+    benchmarks.handle_saving = save
 
 
 def regressions(benchmarks: Any) -> list[str]:

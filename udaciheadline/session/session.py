@@ -124,7 +124,8 @@ class Session:
             self.run.deadline = time.monotonic() + 60 * option.minutes - (time.perf_counter() - self._start)
         if rows:
             self._build_reference()
-        self._compared_with_baseline = self._warning = ""
+        self._compared_with_baseline = ""
+        self.warnings: list[str] = []  # of what could not be written in the end, a sentence each
         self.compared = ""  # with what, in a sentence for the notes
         self.regressions: list[str] = []  # where this run is worse than that
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
@@ -144,31 +145,44 @@ class Session:
             raise UsageError(f"{subject}{error.reason}") from None
 
     def keep(self, row: Row) -> None:
-        """Stores a row that has ended, and the tables with it."""
+        """Stores a row that has ended, and the tables with it. Raises UsageError where they cannot be written."""
         record = row.record()
         self.records.append(record)
         if record.scores:
             self.headlines[record.title] = [generation.headline for generation in row.generations]
-        self.store.append(record)
-        self.store.write_table(self.records, self.run.copy_rouge())
-        self.store.write_headlines(self.run.articles, self.headlines)
         row.extra_info.update(table_row(record), record=plain(record))
         if row.was_begun:
             self.run.rows_left -= 1
             self.progress.technique_ended()
+        try:
+            self.store.append(record)
+            self._write_tables()
+        except OSError as error:
+            raise UsageError(
+                f"--results {self.store.folder}: {record.technique} cannot be written ({error.strerror}): make room, "
+                "it is tried again with the next row and at the end"
+            ) from None
+
+    def _write_tables(self) -> None:
+        self.store.write_table(self.records, self.run.copy_rouge())
+        self.store.write_headlines(self.run.articles, self.headlines)
 
     def end(self, exit_status: int) -> int:
         """Notes how the session ended, and what is worse than in its baseline: the exit status, 1 where it was 0 and
-        something is."""
+        something is, or could not be written."""
         if self._baseline and self.records:
             found = compare.compare(self._baseline, self.records)
             self._compared_with_baseline = comparison.text(found)
             exit_status = exit_status or int(bool(found.regressions))
+        exit_status = exit_status or int(bool(self.warnings))
         try:
+            self.store.write_rows()
+            if self.records:
+                self._write_tables()
             self.store.end(self.run.name, exit_status)
         except OSError as error:
-            self._warning = f"{self.store.folder}: that this run ended cannot be written ({error.strerror})."
-        return exit_status
+            self.warnings.append(f"{self.store.folder}: the end of this run cannot be written ({error.strerror}).")
+        return exit_status or int(bool(self.warnings))
 
     def summary(self, paint: Paint = colourless) -> dict[str, str]:
         """What the terminal shows in the end, by section, the answer first; nothing where no row has ended."""
@@ -198,7 +212,7 @@ class Session:
             lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
-        lines += [line for line in (self.compared, self._warning) if line]
+        lines += [self.compared, *self.warnings] if self.compared else self.warnings
         if not processes.forks():
             lines.append(
                 "Workers were started anew, not forked: a library that is imported before them has touched CUDA."

@@ -2,9 +2,11 @@
 
 `records.jsonl` is append-only and holds every run: each row is one line, written and flushed as soon as its technique
 ends, so a fault loses at most the row in progress; `sessions.jsonl` has a line for each run that came to its end. The
-two CSV files show the latest run and are replaced whole.
+two CSV files show the latest run and are replaced whole. A row that found no room is written with the next one, and a
+folder that was removed meanwhile is made anew, with the rows of this run.
 """
 
+import contextlib
 import fcntl
 import json
 import math
@@ -37,10 +39,10 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._rows: list[Any] = []  # of this run
+        self._written = 0  # the first so many of them are in the file
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with self._records.open("ab"):
-                pass
+            self._make(self._records)
         except OSError as error:
             raise UsageError(
                 f"--results {folder}: it cannot be written ({error.strerror}): give another folder"
@@ -51,15 +53,32 @@ class Store:
         return self.folder / RECORDS
 
     def append(self, record: Record) -> None:
-        """Adds one row. A write that fails half-way (a full disk) is taken back, so the file stays whole lines."""
-        self._append(self._records, plain(record))
+        """Adds one row. A write that fails half-way (a full disk) is taken back, so the file stays whole lines; the row
+        is then tried again with the next one, and at the end. Raises OSError."""
+        self._rows.append(plain(record))
+        self.write_rows()
 
     def end(self, run: str, exit_status: int) -> None:
         """Notes in `sessions.jsonl` that a run came to its end, and with which exit status: one that was cut off before
-        has no such line, and cannot be promoted."""
+        has no such line, and cannot be promoted. Raises OSError."""
         path = self.folder / SESSIONS
-        path.touch()
+        self._make(path)
         self._append(path, {"run": run, "exit_status": exit_status})
+
+    def write_rows(self) -> None:
+        """Writes those of this run that are not in the file, all of them where it is gone. Raises OSError."""
+        if not self._records.exists():
+            self._make(self._records)
+            self._written = 0
+        for row in self._rows[self._written :]:
+            self._append(self._records, row)
+            self._written += 1
+
+    def _make(self, path: Path) -> None:
+        """An empty file in this folder, where there is none."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
 
     def _append(self, path: Path, entry: Any) -> None:
         line = json.dumps(entry, allow_nan=False).encode() + b"\n"
@@ -74,7 +93,7 @@ class Store:
                 while line:
                     line = line[file.write(line) :]
                 os.fsync(file.fileno())
-            except OSError:
+            except BaseException:  # Ctrl-C too
                 file.truncate(end)
                 raise
 
@@ -85,7 +104,7 @@ class Store:
         rows = [table_row(record) for record in records]
         rows.append({NOTEBOOK_COLUMNS[0]: COPY_TITLE} | {kind: e.value for kind, e in copy_rouge.items()})
         columns = dict.fromkeys(NOTEBOOK_COLUMNS) | dict.fromkeys(name for row in rows for name in row)
-        self._replace("results.csv", pandas.DataFrame(rows, columns=list(columns)).to_csv(index=False))
+        replace_file(self.folder / "results.csv", pandas.DataFrame(rows, columns=list(columns)).to_csv(index=False))
 
     def write_headlines(self, articles: Sequence[Article], headlines: Mapping[str, Sequence[str]]) -> None:
         """`headlines.csv`: description, true headline, and what each technique wrote; nothing where it was not
@@ -97,12 +116,19 @@ class Store:
             "reference": [article.headline for article in articles],
             **{title: [*made, *[""] * (len(articles) - len(made))] for title, made in headlines.items()},
         }
-        self._replace("headlines.csv", pandas.DataFrame(columns).to_csv(index=False))
+        replace_file(self.folder / "headlines.csv", pandas.DataFrame(columns).to_csv(index=False))
 
-    def _replace(self, name: str, text: str) -> None:
-        unfinished = self.folder / f".{name}.{os.getpid()}.tmp"
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: where that fails, what was there stays, and nothing else. Raises OSError."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
         unfinished.write_text(text, "utf-8")
-        unfinished.replace(self.folder / name)
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 def table_row(record: Record) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import re
 import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import reduction, util
+from multiprocessing import reduction, resource_tracker, util
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Any
 
 from udaciheadline.records import EngineSpec, UsageError
 from udaciheadline.techniques import Technique
-from udaciheadline.workers.serving import LOOPBACK, Place, serve
+from udaciheadline.workers.serving import LOOPBACK, Place, end_with_parent, serve
 
 # GNU OpenMP lets a thread that waits spin for milliseconds, on the core that another process may need: beside one busy
 # process, headlines then took 3 times as long. Spinning a thirtieth of that costs nothing where the cores are free.
@@ -86,14 +86,13 @@ class Process:
         """`connection` is handed over to the process: it then holds the only one, so that its death ends a wait at the
         other end at once."""
         self._oom_kills = _oom_kills()
-        self._log = Log()
-        self._process = _context().Process(  # type: ignore[attr-defined]
-            target=serve, args=(connection, self._log, technique, spec, place), name=technique.name, daemon=True
-        )
-        try:
-            self._process.start()
-        finally:
-            connection.close()
+        with connection:
+            self._log = Log()
+            self._process = _context().Process(  # type: ignore[attr-defined]
+                target=serve, args=(connection, self._log, technique, spec, place), name=technique.name, daemon=True
+            )
+            with _deaf_to_interrupts():
+                self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 
@@ -191,8 +190,22 @@ def _find_place_for_socket() -> None:
 
 
 def _in(context: BaseContext, function: Callable[..., Any], *args: Any) -> Any:
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(function, *args).result()
+    with ProcessPoolExecutor(max_workers=1, mp_context=context, initializer=end_with_parent) as pool:
+        with _deaf_to_interrupts():
+            future = pool.submit(function, *args)
+        return future.result()
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started here, the server too, are deaf to Ctrl-C from their first moment: it reaches the whole
+    group, and the parent decides."""
+    resource_tracker.ensure_running()  # it would end this
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_without_cuda() -> bool:

@@ -2,11 +2,13 @@
 
 import contextlib
 import faulthandler
+import gzip
 import logging
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import traceback
 from dataclasses import dataclass
@@ -83,19 +85,21 @@ class Server:
         jobs = [prompts] if batch_size else [[prompt] for prompt in prompts]
         return communication_share(self._profiled(jobs, batch_size), self._device)
 
-    def profile(self, jobs: list[list[str]], batch_size: int, trace: str) -> tuple[str, list[Span]]:
+    def profile(self, jobs: list[list[str]], batch_size: int, trace: str) -> tuple[str, list[Span], str]:
         """Generates for each job (a list of prompts), `batch_size` at a time, under torch.profiler, after a warm-up;
         writes a Chrome trace to `trace`, with "rank1." and so on before the name where this is not the first rank.
-        Returns the table of the operators that took longest, and when this rank worked on which micro-batch."""
+        Returns the table of the operators that took longest, when this rank worked on which micro-batch, and why the
+        trace could not be written, if so: that is no reason to lose the row."""
         for job in jobs:
             self.generate(job, batch_size)
         profiler = self._profiled(jobs, batch_size)
         path = Path(trace)
-        path.parent.mkdir(parents=True, exist_ok=True)  # on another host it may not be there
-        profiler.export_chrome_trace(str(path.with_name(f"rank{self._rank}.{path.name}") if self._rank else path))
+        if self._rank:
+            path = path.with_name(f"rank{self._rank}.{path.name}")
+        unwritten = write_trace(profiler, path)
         order = f"self_{self._device}_time_total"
         table = profiler.key_averages().table(sort_by=order, row_limit=20, max_name_column_width=60)
-        return str(table), micro_batches(profiler, self._device)
+        return str(table), micro_batches(profiler, self._device), unwritten
 
     def _profiled(self, jobs: list[list[str]], batch_size: int | None) -> Any:
         return profiled([partial(self.engine.generate, job, batch_size) for job in jobs], self._meet, self._device)
@@ -105,6 +109,20 @@ class Server:
             from torch import distributed
 
             distributed.barrier()
+
+
+def write_trace(profiler: Any, path: Path) -> str:
+    """Writes a Chrome trace (`.json.gz`); why that cannot be done, if so."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # on another host it may not be there
+        profiler.export_chrome_trace(str(path))
+        with gzip.open(path) as written:
+            if written.read(1):
+                return ""
+    except OSError as error:
+        return f"{path}: the trace cannot be written ({error.strerror})"
+    # Torch writes it in the temporary folder first, and does not say that it could not.
+    return f"{path}: the trace cannot be written (TMPDIR {tempfile.gettempdir()} has no room for it)"
 
 
 def serve(connection: Connection, log: int, technique: Technique, spec: EngineSpec, place: Place) -> None:
@@ -124,7 +142,8 @@ def serve(connection: Connection, log: int, technique: Technique, spec: EngineSp
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass
     except BaseException as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # where there is no room for its log, its answer must come all the same
+            traceback.print_exc()
         connection.send((_status(error), (_sentence(error), traceback.format_exc())))
         with contextlib.suppress(EOFError, OSError):
             connection.recv()  # until the parent ends it: were it gone, the other ranks would complain of that
@@ -177,14 +196,19 @@ def _settle(log: int) -> None:
     tqdm.set_lock(threading.RLock())  # its default is a semaphore of the system, which a killed process leaves behind
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")  # when memory runs out, the row dies, not the session
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """Has this process end as soon as its parent does, however that ends."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def die_with_parent() -> None:
+    def wait_for_parent() -> None:
         wait([parent.sentinel])
         os._exit(1)
 
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    threading.Thread(target=wait_for_parent, daemon=True).start()
 
 
 def _status(error: BaseException) -> str:

@@ -70,10 +70,10 @@ class Worker:
                 # Rank 0 opens the port on which the others find it, and says which: a free one was given to it.
                 (port,) = self._receive(self._ranks[:1])
                 self._send(self._ranks[1:], port)
+            self.infos: list[BuildInfo] = self._receive(self._ranks)
         except BaseException:
             self.close()
             raise
-        self.infos: list[BuildInfo] = self._receive(self._ranks)
         self.build_seconds = time.perf_counter() - start
 
     @property

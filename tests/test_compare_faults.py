@@ -1,0 +1,70 @@
+"""`udaciheadline compare`, whatever the files hold: an answer or one sentence."""
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows import OFFLINE, RECORD
+
+from udaciheadline.cli import FORMATS, main
+from udaciheadline.session.store import plain
+
+LINES = "\n".join(json.dumps(plain(record)) for record in (RECORD, OFFLINE)).encode()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """The lines of a run with one value of them changed, or some of their bytes, or nothing."""
+    if not draw(st.integers(0, 3)):
+        return LINES
+    if draw(st.booleans()):
+        at = draw(st.integers(0, len(LINES) - 1))
+        return LINES[:at] + draw(st.binary(max_size=4)) + LINES[at + draw(st.integers(0, 40)) :]
+    row = json.loads(draw(st.sampled_from(LINES.split(b"\n"))))
+    place: Any = row
+    while True:
+        key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if isinstance(place[key], dict | list) and place[key] and draw(st.integers(0, 3)):
+            place = place[key]
+            continue
+        place[key] = draw(JSON)
+        return json.dumps(row).encode("utf-8", "surrogatepass")
+
+
+@settings(max_examples=max(300, settings().max_examples))
+@given(mutated(), mutated(), st.sampled_from(FORMATS))
+def test_any_two_files_are_compared_or_refused_in_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, before: bytes, after: bytes, form: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    paths = [folder / "before.jsonl", folder / "after.jsonl"]
+    for path, content in zip(paths, (before, after), strict=True):
+        path.write_bytes(content)
+    printed, complained = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    with redirect_stdout(printed), redirect_stderr(complained):
+        code = main(["compare", *map(str, paths), "--format", form])
+    out, error = (stream.detach().getvalue().decode() for stream in (printed, complained))
+    if code == 4:
+        assert (out, error.count("\n")) == ("", 1)
+        assert error.startswith("udaciheadline: ")
+    else:
+        assert (code in (0, 1), error) == (True, "")
+        assert out.startswith({"text": "technique", "markdown": "## ", "json": "{"}[form])
+
+
+def test_what_the_terminal_has_no_character_for_is_printed_all_the_same(tmp_path: Any) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(plain(RECORD) | {"technique": "\ud800"}), "utf-8")
+    printed = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with redirect_stdout(printed):
+        assert main(["compare", str(path), str(path)]) == 0
+    assert b"\\ud800" in printed.detach().getvalue()
