@@ -36,6 +36,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--dataset", default=articles.EMBEDDED, help="embedded, a .jsonl/.json/.csv/.parquet file, or a hub id")
     add("--articles", type=int, default=50, help="measure the first N usable articles (default: 50)")
     add_shared(add)
+    quality = "judge quality on the first N (default: as many as jobs write in about the time of the rounds, to 1000)"
+    add("--quality-articles", type=int, metavar="N", help=quality)
     add("--minutes", type=float, metavar="M", help="divide so much time over the techniques (default: no limit)")
     add("--launches", type=int, metavar="N", help="processes that a row's rounds are divided over (default: up to 5)")
     add("--gates", type=Path, default=ROOT / "bench" / "gates.toml", help="thresholds (default: bench/gates.toml)")

@@ -61,6 +61,9 @@ class FakeWorker:
     def check(self, prompts: list[str], completions: list[str]) -> None:
         pass
 
+    def fitting(self, prompts: list[str], completions: list[str]) -> int:
+        return len(prompts)
+
     def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
         return [1.0] * len(prompts)
 

@@ -316,6 +316,9 @@ class Texts(Protocol):
     def check(self, prompts: list[str], completions: list[str]) -> None:
         """Raises UsageError where one of these is too long for the engine."""
 
+    def fitting(self, prompts: list[str], completions: list[str]) -> int:
+        """How many of the first of these come before one that is too long."""
+
     def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
         """Mean negative log-likelihood per token, in nats, of each completion after its prompt (teacher-forced)."""
 

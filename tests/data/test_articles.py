@@ -251,3 +251,21 @@ def test_a_hub_dataset_is_read_from_its_train_split(monkeypatch: pytest.MonkeyPa
     hub = {("someone/news", "train"): datasets.Dataset.from_list(ROWS)}
     monkeypatch.setattr(datasets, "load_dataset", lambda name, split: hub[name, split])
     assert load_articles("someone/news").articles == ARTICLES
+
+
+def test_further_articles_come_behind_the_examples(write: Write) -> None:
+    rows = [{"headline": f"H{i}", "short_description": f"D{i}"} for i in range(7)]
+    found = load_articles(write("news.jsonl", jsonl(rows)), 2, examples=1, further=3)
+    parts = found.articles, found.examples, found.further
+    assert [[article.headline for article in part] for part in parts] == [["H0", "H1"], ["H2"], ["H3", "H4", "H5"]]
+    assert found.ended == ""
+
+
+def test_further_articles_end_where_a_row_cannot_be_read_and_it_is_said_why(write: Write) -> None:
+    good = jsonl([{"headline": "H", "short_description": "D"}])
+    path = write("news.jsonl", good * 3 + b"no json\n" + good)
+    found = load_articles(path, 2, further=3)
+    assert len(found.further) == 1
+    assert "line 4" in found.ended
+    with pytest.raises(UsageError, match="line 4"):
+        load_articles(path, 4, further=3)

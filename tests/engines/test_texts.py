@@ -136,3 +136,12 @@ def test_no_prompts_are_no_tokens_and_the_tokenizer_is_not_asked():
 @pytest.mark.parametrize(("prompt", "new", "is_too_long"), [(6, 2, False), (6, 3, True), (9, 0, True)])
 def test_a_limit_is_for_prompt_and_headline_together(prompt, new, is_too_long):
     assert (Limit(8, "the test takes").excess(prompt, new) is not None) == is_too_long
+
+
+def test_texts_before_the_first_that_is_too_long_fit(main_checkpoint, tokenizer) -> None:
+    limit = Limit(20, "the model has positions for")
+    texts = Texts(tokenizer, lambda ids: ids, "cpu", stop="newline", limit=limit, max_new_tokens=8)
+    long = "A council has met in the town hall of Ashmarch, and nobody came to hear what it had to say."
+    assert texts.fitting(["One.", "Two."], [" A", " B"]) == 2
+    assert texts.fitting(["One.", long, "Two."], [" A", " B", " C"]) == 1
+    assert texts.fitting(["One.", "Two."], [" A", f" {long}"]) == 1

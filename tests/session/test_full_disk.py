@@ -30,6 +30,7 @@ OPTIONS = {
     "text_column": "short_description", "headline_column": "headline", "model": "embedded", "target": None,
     "draft": None, "device": "cpu", "dtype": "auto", "ranks": None, "max_new_tokens": 8, "engine": "transformers",
     "stop": "newline", "batch_size": 2, "launches": 1, "timeout": None, "minutes": None, "baseline": None,
+    "quality_articles": None, "goal": "interactive", "budget": "", "details": False,
 }  # fmt: skip
 
 

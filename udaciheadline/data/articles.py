@@ -1,5 +1,6 @@
 """Reads a dataset (a file, a hub id, the embedded sample) into articles."""
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,11 +39,13 @@ def load_articles(
     text_column: str = "short_description",
     headline_column: str = "headline",
     examples: int = 0,
+    further: int = 0,
 ) -> ArticleSet:
     """The first `count` usable articles (None: all) of `source`: "embedded", a file or a hub dataset's `train` split.
 
     A row without a text or a headline is skipped and counted. `examples` more usable articles are read behind the
-    `count`; what comes after the last article, and columns that no article needs, are not looked at. Raises UsageError,
+    `count`, and up to `further` ones behind those, as far as rows can be read; what comes after the last article, and
+    columns that no article needs, are not looked at. Raises UsageError,
     naming file, line and field, where the source is missing, empty, truncated, not UTF-8, not of this form, or holds no
     usable row, and where it has no such `examples`.
     """
@@ -53,14 +56,20 @@ def load_articles(
             f"{source}: no article is left for {examples} examples where all are measured: give --articles"
         )
     found: list[Article] = []
-    skipped = 0
-    for article in _articles(source, text_column, headline_column):
-        if article is None:
-            skipped += count is None or len(found) < count
-            continue
-        found.append(article)
-        if count is not None and len(found) == count + examples:
-            break
+    skipped, ended = 0, ""
+    needed = math.inf if count is None else count + examples
+    try:
+        for article in _articles(source, text_column, headline_column):
+            if article is None:
+                skipped += count is None or len(found) < count
+                continue
+            found.append(article)
+            if len(found) == needed + further:
+                break
+    except UsageError as error:
+        if len(found) < needed:
+            raise
+        ended = str(error)
     if count is None:
         return ArticleSet(source, tuple(found), skipped)
     if examples and len(found) < count + examples:
@@ -68,7 +77,8 @@ def load_articles(
             f"{source}: {len(found)} usable articles are too few to measure {count} and show {examples} others as "
             "examples: measure fewer (--articles) or show fewer"
         )
-    return ArticleSet(source, tuple(found[:count]), skipped, tuple(found[count:]))
+    first, shown, rest = found[:count], found[count : count + examples], found[count + examples :]
+    return ArticleSet(source, tuple(first), skipped, tuple(shown), tuple(rest), ended)
 
 
 def _articles(source: str, text_column: str, headline_column: str) -> Iterator[Article | None]:

@@ -122,6 +122,12 @@ class Texts:
         encoded = self.encode(prompts)
         self.limit.check(encoded, [len(ids) for ids in self._completed(completions)])
 
+    def fitting(self, prompts: list[str], completions: list[str]) -> int:
+        """How many of the first texts come before one that is too long, for either."""
+        encoded, true = self._codec.encode(prompts), self._completed(completions)
+        longest = [(len(ids), max(len(own), self._max_new_tokens)) for ids, own in zip(encoded, true, strict=True)]
+        return next((i for i, lengths in enumerate(longest) if self.limit.excess(*lengths)), len(longest))
+
     def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
         """Mean negative log-likelihood, in nats per token, of each completion after its prompt."""
         tokens = self._completed(completions)

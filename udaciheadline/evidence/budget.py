@@ -136,7 +136,7 @@ def _seconds(of: Callable[[Measurement], float]) -> Callable[[Record], Estimate 
 
 def _kept(record: Record) -> Estimate | None:
     """ROUGE-1 as a share of the reference's: the paired difference over that, whose own chance is not in it."""
-    if (s := record.scores) is None:
+    if (s := record.widest_scores) is None:
         return None
     difference = s.rouge_difference["rouge1"]
     base = s.rouge["rouge1"].value - difference.value
@@ -185,7 +185,7 @@ METRICS: dict[str, Metric] = {
     ),
     "nll": Metric(
         "the rise in NLL",
-        lambda record: record.scores.nll_difference if record.scores else None,
+        lambda record: record.widest_scores.nll_difference if record.widest_scores else None,
         {"nats": 1.0},
         lambda nats: f"{nats:+.3f} nats",
         "nll<+0.02",

@@ -20,8 +20,8 @@ from udaciheadline.records import Estimate, PerArticle, Record, UsageError
 
 LEVEL, LEVEL_BETTER = 0.05, 0.01  # what is better fails nothing, and need not be found soon
 SETTINGS = (
-    "model_name", "target_name", "draft_name", "dataset", "articles", "fingerprint", "prompt", "stop",
-    "max_new_tokens", "device", "dtype", "engine", "ranks", "batch_size",
+    "model_name", "target_name", "draft_name", "dataset", "articles", "quality_articles", "fingerprint", "prompt",
+    "stop", "max_new_tokens", "device", "dtype", "engine", "ranks", "batch_size",
 )  # fmt: skip
 """What two runs must have been asked for alike; and the kind of GPU must be the same."""
 MACHINE = ("gpu", "gpu_driver", "cuda", "cpu", "cores", "threads", "python", "torch", "transformers", "bitsandbytes")

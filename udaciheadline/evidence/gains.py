@@ -112,7 +112,7 @@ def gains(record: Record, reference: Record | None) -> Gains:
         spread = _MARGINS.weights if on_gpu else _MARGINS.peak
         found["peak"] = _smaller(peak_bytes(record), peak_bytes(reference), spread)
         found["weights"] = _smaller(_weights(record), _weights(reference), 0.0)
-    if (s := record.scores) is not None:
+    if (s := record.widest_scores) is not None:
         nll, rouge1 = s.nll_difference, s.rouge_difference["rouge1"]
         found["nll"] = _open(Estimate(-nll.value, -nll.high, -nll.low))
         found["rouge1"] = _open(rouge1)

@@ -84,7 +84,7 @@ def answer(record: Record, goal: str, reference: Record | None) -> str:
 
 def headlines(record: Record) -> str:
     """What becomes of the reference's headlines: only where each has the same tokens are they the same."""
-    if (s := record.scores) is None:
+    if (s := record.widest_scores) is None:
         return ""
     if s.identical_share == 1:
         return "same headlines"
@@ -117,7 +117,7 @@ def pays(record: Record, reference: Record | None, names: Collection[str]) -> st
         parts.append(f"{_change(own, base)} peak")
     if "weights" in names and record.build and reference and reference.build:
         parts.append(f"{_change(record.build.weights_bytes, reference.build.weights_bytes)} of weights")
-    if record.scores and {"nll", "rouge1"} & set(names):
+    if record.widest_scores and {"nll", "rouge1"} & set(names):
         parts.append(headlines(record))
     figure = gain(record, "interactive", reference) if record.measurement else ""
     parts = [part for part in parts if part != figure]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from udaciheadline.evidence.measure import P99_MIN_COUNT
 from udaciheadline.evidence.verdict import Decision
 from udaciheadline.evidence.wording import ratio
-from udaciheadline.records import Article, Estimate, Record
+from udaciheadline.records import Article, Estimate, Record, Scores
 from udaciheadline.report.colour import Paint, by_state, plain
 from udaciheadline.techniques import REFERENCE
 
@@ -25,7 +25,7 @@ _COLUMNS: tuple[tuple[str, str], ...] = (
     ("offline", "/s"),
     ("peak", "MiB"),
     ("ROUGE-1", "change"),
-    ("NLL", "change"),
+    ("NLL", "nats"),
     ("verdict", ""),
 )
 
@@ -59,7 +59,7 @@ def _row(record: Record, state: str) -> list[str]:
         cells["offline"] = number(t.headlines_per_second, 0)
     if (memory := record.memory) is not None and (peak := memory.peak_bytes):
         cells["peak"] = number(peak / 2**20, 0)
-    if (s := record.scores) is not None:
+    if (s := record.widest_scores) is not None:
         cells["ROUGE-1"] = _difference(s.rouge_difference["rouge1"])
         cells["NLL"] = _change(s.nll_difference.value)
     return [cells.get(name, "") for name, _ in _COLUMNS]
@@ -89,8 +89,7 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
     lines = []
     measured = {record.technique: record.measurement for record in records if record.measurement}
     if measured:
-        counts = sorted({measurement.count for measurement in measured.values()})
-        n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        n = _span([measurement.count for measurement in measured.values()])
         star = "" if all(m.p99_is_reliable for m in measured.values()) else f" *: of fewer than {P99_MIN_COUNT} values."
         lines.append(f"avg, p99: of a headline, one article at a time, n = {n}.{star}")
         alone = sum(measurement.launches == 1 for measurement in measured.values())
@@ -104,15 +103,28 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
     if any(record.memory for record in records):
         where = "allocated on all GPUs" if on_gpu else "resident memory of the process, libraries included"
         lines.append(f"peak: {where}.")
-    if any(record.scores for record in records):
-        copied = copy_rouge["rouge1"].value
-        copying = "" if math.isnan(copied) else f" ROUGE-1 of the description {copied:.3f}"
-        reference = next((r.scores for r in records if r.technique == REFERENCE and r.scores), None)
-        if copying and reference:
-            copying += f", of {REFERENCE} {reference.rouge['rouge1'].value:.3f}"
-        lines.append(f"ROUGE-1, NLL (nats a token): against {REFERENCE}.{copying}{'.' if copying else ''}")
+    if any(record.widest_scores for record in records):
+        lines += _quality({r.technique: r.widest_scores for r in records if r.widest_scores}, copy_rouge["rouge1"])
     lines.append("slower: behind in what --goal prefers. All figures: --details, or results.csv.")
     return lines
+
+
+def _quality(scores: Mapping[str, Scores], copied: Estimate) -> list[str]:
+    """On how many articles it was judged, what those would find, and what ROUGE-1 is had for no work at all."""
+    line = f"ROUGE-1, NLL: against {REFERENCE}, n = {_span([s.articles for s in scores.values()])}"
+    losses = [s.rouge1_detectable_loss for s in scores.values() if 0 < s.rouge1_detectable_loss < math.inf]
+    lines = [line + (f"; a loss of {max(losses):.3f} ROUGE-1 is found (80 % power)." if losses else ".")]
+    if not math.isnan(copied.value):
+        lines.append(f"ROUGE-1 of the description is {copied.value:.3f}")
+        if REFERENCE in scores:
+            lines[-1] += f", of {REFERENCE} {scores[REFERENCE].rouge['rouge1'].value:.3f}"
+        lines[-1] += "."
+    return lines
+
+
+def _span(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _findings(records: Sequence[Record], paint: Paint) -> list[str]:

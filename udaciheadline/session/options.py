@@ -10,7 +10,7 @@ from udaciheadline.data import prompts
 from udaciheadline.engines import ENGINES
 from udaciheadline.records import UsageError
 
-COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks", "launches")
+COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks", "launches", "quality_articles")
 
 
 def batch_size(text: str) -> int | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
     from udaciheadline.workers.processes import Here
 
+MOST_QUALITY_ARTICLES = 1000  # where it is ours to choose: what .02 ROUGE-1 and .02 nats need, and more
 OFFLINE_SIZE = 0.4  # of a row that is a job only: the reference does not answer beside it
 
 
@@ -37,6 +38,11 @@ def check_options(option: Any) -> None:
     """Raises UsageError for options that can be seen to be wrong before anything is read."""
     chosen_techniques(option)
     check_counts(option)
+    if option.quality_articles is not None and option.quality_articles < option.articles:
+        raise UsageError(
+            f"--quality-articles {option.quality_articles}: the {option.articles} that are timed are among them: give "
+            "no fewer, or fewer --articles"
+        )
     if option.minutes is not None and not 0 < option.minutes < math.inf:
         raise UsageError(f"--minutes {option.minutes:g}: give more than 0")
     prompts.few_shot_count(option.prompt)
@@ -70,6 +76,7 @@ class Session:
             text_column=option.text_column,
             headline_column=option.headline_column,
             examples=prompts.few_shot_count(option.prompt),
+            further=max(0, (option.quality_articles or MOST_QUALITY_ARTICLES) - option.articles),
         )
         embedded = option.model == models.EMBEDDED
         model, target, draft = named_models(option)
@@ -97,6 +104,7 @@ class Session:
             "prompt": prompt.name,
             "batch_size": option.batch_size or "auto",
             "launches": option.launches or "auto",
+            "quality_articles": option.quality_articles or "auto",
             "goal": option.goal,
             "budget": option.budget,
             "grown_from_embedded_weights": bool(self._grown),
@@ -114,7 +122,9 @@ class Session:
             hosts=hosts,
             prompt=prompt,
             launches=option.launches,
+            quality_articles=option.quality_articles,
         )
+        self._ended = chosen.ended
         self.run.rows_left = len(rows)
         like = [Record("", "", "", "skipped", settings=self.run.all_settings, environment=self.run.environment)]
         self._baseline = runs.load(option.baseline, option.results, like) if option.baseline else None
@@ -210,6 +220,10 @@ class Session:
             lines.append(f"{name} is grown from embedded weights: true size and cost, the embedded model's headlines.")
         if len(run.articles) < self._option.articles:
             lines.append(f"The dataset has only {len(run.articles)} of the {self._option.articles} articles asked for.")
+        wanted = self._option.quality_articles or 0
+        if len(run.all_articles) < wanted:
+            line = f"Quality is judged on {len(run.all_articles)} of the {wanted} articles that it was asked for"
+            lines.append(f"{line}: {self._ended or 'the dataset has no more'}.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
         lines += [self.compared, *self.warnings] if self.compared else self.warnings

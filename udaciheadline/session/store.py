@@ -152,6 +152,7 @@ def table_row(record: Record) -> dict[str, Any]:
     row |= _flat("parallel", record.parallel and asdict(record.parallel))
     row |= _flat("build", {"seconds": record.build_seconds} | (asdict(record.build) if record.build else {}))
     row |= _flat("scores", record.scores and asdict(record.scores))
+    row |= _flat("job_scores", record.job_scores and asdict(record.job_scores))
     row["gates"] = " ".join(f"{v.gate}:{v.status}" for v in record.verdicts)
     return row
 

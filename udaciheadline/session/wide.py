@@ -11,7 +11,7 @@ from typing import Any
 from udaciheadline.records import Generation
 from udaciheadline.session.jobs import Jobs
 from udaciheadline.session.run import Run
-from udaciheadline.techniques import Technique
+from udaciheadline.techniques import REFERENCE, Technique
 
 QUALITY_SECONDS = 3.0  # of a row, where it is ours to choose: all together a tenth of the default session
 
@@ -48,6 +48,9 @@ class Wide:
             seconds = min(QUALITY_SECONDS, rounds + own_seconds, seconds_left)
             rate = run.rates.get(self._technique.name, first / own_seconds)
             count = min(count, int(seconds / (1 / rate + likelihood_seconds / first)))
+        these = slice(first, first + count)
+        texts = run.all_prompts[these], run.all_completions[these]
+        count = min(self._ask_all("fitting", *texts)[0], run.ask(REFERENCE, "fitting", *texts))
         if count < 1:
             return
         run.progress(self._technique.name, f"writing {count} more articles", 0, 1)
@@ -55,6 +58,6 @@ class Wide:
         if self._technique.batches and not self._technique.offline:
             last = self._jobs.last
             self.timed = last if len(last) == first else self._jobs.write(run.prompts, size)
-        these = slice(first, first + count)
-        self.further = self._jobs.write(run.all_prompts[these], size)
-        self.nll = self._ask_all("likelihood", run.all_prompts[these], run.all_completions[these])[0]
+        prompts, completions = (some[:count] for some in texts)
+        self.further = self._jobs.write(prompts, size)
+        self.nll = self._ask_all("likelihood", prompts, completions)[0]

@@ -49,7 +49,7 @@ class Server:
         self._memory = MemoryMeter(spec.device)
         self.engine = technique.build(spec)
         texts, self.warm_up = self.engine.texts, self.engine.warm_up
-        self.check, self.likelihood = texts.check, texts.likelihood
+        self.check, self.fitting, self.likelihood = texts.check, texts.fitting, texts.likelihood
         self.preferences, self.rounding = texts.preferences, texts.rounding
         self.reset_memory = self._memory.reset
         self.peak_memory = self._memory.peak
