@@ -111,6 +111,13 @@ def test_standard_input_may_be_any_text_format(name: str, monkeypatch: pytest.Mo
     assert [row[OWN[0]] for row in rows] == HEADLINES
 
 
+def test_an_article_of_standard_input_is_named_by_its_line(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    stream = io.BufferedReader(io.BytesIO(jsonl(ROWS[:1]) + b'{"id": 1}\n'))  # type: ignore[arg-type]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
+    _, out, _ = run("-", *TECHNIQUE)
+    assert objects(out)[1][OWN[1]] == "standard input, line 2: there is no text in its field 'short_description'"
+
+
 def test_json_lines_become_csv_where_the_file_to_be_written_is(write: Write, run: Run) -> None:
     run(write("n.jsonl", jsonl(ROWS)), *TECHNIQUE, "-o", "h.csv")
     with Path("h.csv").open(newline="", encoding="utf-8") as file:

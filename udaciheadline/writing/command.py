@@ -53,9 +53,8 @@ def _write(option: Any) -> int:
     own = option.output_column, option.error_column
     if own[0] == own[1]:
         raise UsageError(f"--error-column {own[1]}: this is --output-column, too: name another one")
-    columns, source = peek(
-        sources.open_source(option.source, stream=sys.stdin.buffer), option.source, option.text_column
-    )
+    name = "standard input" if option.source == sources.STREAM else option.source
+    columns, source = peek(sources.open_source(option.source, stream=sys.stdin.buffer), name, option.text_column)
     out_kind = _kind(option.output) or (".csv" if source.kind == ".csv" else ".jsonl")
     layout: Layout = Csv(own, columns) if out_kind == ".csv" else JsonLines(own)
     task = _task(option)
@@ -63,7 +62,7 @@ def _write(option: Any) -> int:
     with contextlib.closing(out), _Engine(task, option) as engine:
         incoming = Incoming(
             source,
-            option.source,
+            name,
             option.text_column,
             layout,
             task.prompt.fill,
