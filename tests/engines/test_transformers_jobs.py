@@ -99,7 +99,7 @@ def test_the_seconds_of_a_job_are_those_of_all_its_batches(counted, prompts):
 def test_a_first_token_is_there_when_the_batches_before_it_are_done(counted, prompts):
     """Three batches of four passes: the first tokens come with the first, fifth and ninth pass."""
     made = counted.generate(prompts, batch_size=3)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]), reverse=True)
+    order = counted.texts.longest(prompts, len(prompts))
     assert [made[i].first_token_seconds for i in order] == [1, 1, 1, 5, 5, 5, 9]
 
 

@@ -83,10 +83,20 @@ def test_the_next_chunk_is_read_and_the_last_one_written_while_the_engine_works(
     assert order == ["read", "begin", "read", "end", "begin", "write", "read", "end", "begin", "write", "end", "write"]
 
 
-def test_a_chunk_is_whole_batches_that_take_some_seconds() -> None:
+def test_chunks_grow_to_whole_batches_that_take_some_seconds() -> None:
     engine = Shouting()  # 16 headlines a second
     job(source(1000), engine, Lines()).run(16)
-    assert [event[1] for event in engine.events if event[0] == "begin"][:3] == [16, 16, 160]
+    assert [event[1] for event in engine.events if event[0] == "begin"][:7] == [16, 16, 32, 64, 128, 160, 160]
+
+
+@pytest.mark.parametrize(("size", "first"), [(16, 16), (None, 3 * (16 + 32 + 64 + 128 + 256))])
+def test_an_engine_is_ready_after_its_first_batch_or_the_search(size: int | None, first: int) -> None:
+    made = job(source(5000), Shouting(fits=128), Lines())
+    made.run(size)
+    assert made.ready is not None
+    assert made.ready.headlines == first
+    assert made.pace().headlines == 5000
+    assert made.pace().engine_seconds == made.engine_seconds > made.ready.engine_seconds
 
 
 def test_a_fast_engine_gets_no_more_than_memory_is_for(monkeypatch: pytest.MonkeyPatch) -> None:

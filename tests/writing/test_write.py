@@ -24,6 +24,7 @@ from udaciheadline.session.store import Store
 from udaciheadline.techniques import _technique
 from udaciheadline.workers.worker import WorkerError
 from udaciheadline.writing import command
+from udaciheadline.writing.job import Pace
 
 TEXTS = [str(row["short_description"]) for row in ROWS]
 HEADLINES = [f"SHORT DESCRIPTION: {text.upper()}" for text in TEXTS]  # of an engine that repeats its prompt aloud
@@ -110,6 +111,13 @@ def test_standard_input_may_be_any_text_format(name: str, monkeypatch: pytest.Mo
     assert [row[OWN[0]] for row in rows] == HEADLINES
 
 
+def test_an_article_of_standard_input_is_named_by_its_line(monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    stream = io.BufferedReader(io.BytesIO(jsonl(ROWS[:1]) + b'{"id": 1}\n'))  # type: ignore[arg-type]
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stream))
+    _, out, _ = run("-", *TECHNIQUE)
+    assert objects(out)[1][OWN[1]] == "standard input, line 2: there is no text in its field 'short_description'"
+
+
 def test_json_lines_become_csv_where_the_file_to_be_written_is(write: Write, run: Run) -> None:
     run(write("n.jsonl", jsonl(ROWS)), *TECHNIQUE, "-o", "h.csv")
     with Path("h.csv").open(newline="", encoding="utf-8") as file:
@@ -132,7 +140,23 @@ def test_the_end_says_how_many_headlines_and_how_fast_the_engine_alone_was(write
     _, _, error = run(write("n.jsonl", jsonl(ROWS)), *TECHNIQUE)
     assert "building kv-cache on cpu, float32" in error
     assert "5 headlines in " in error
-    assert "/s; the engine alone 5.0/s (" in error
+    assert "/s, and the engine alone 5.0/s (" in error
+    _, _, error = run(write("n.jsonl", jsonl(ROWS)), *TECHNIQUE, "--batch-size", "2")
+    assert "5 headlines in " in error
+    assert "; after the first 2, in " in error
+    assert ", and the engine alone 1.5/s (" in error
+
+
+def test_the_rates_are_those_from_when_the_engine_was_ready_for_batches() -> None:
+    start, ready, end = Pace(100.0, 0, 0.0), Pace(140.0, 1000, 1.0), Pace(150.0, 31000, 10.0)
+    expected = (
+        "31,000 headlines in 50.0 s; after the first 1,000, in 40.0 s, 3,000/s, and the engine alone 3,333/s (90%)"
+    )
+    assert command._pace(start, ready, end) == expected
+    for never in (None, end):
+        assert (
+            command._pace(start, never, end) == "31,000 headlines in 50.0 s, 620/s, and the engine alone 3,100/s (20%)"
+        )
 
 
 def test_the_engine_is_built_as_the_options_say(write: Write, run: Run, engine: type[Fake]) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from udaciheadline.workers import processes, worker
 from udaciheadline.workers.worker import Worker, WorkerError
 from udaciheadline.writing.headlines import ENDINGS, Csv, HeadlineFile, JsonLines, Layout, Stream
 from udaciheadline.writing.incoming import Incoming, peek
-from udaciheadline.writing.job import Job
+from udaciheadline.writing.job import Job, Pace
 
 ENGINE_ENDED, INTERRUPTED, READER_GONE = 3, 130, 141  # exit statuses, the last two as of a shell
 
@@ -54,9 +53,8 @@ def _write(option: Any) -> int:
     own = option.output_column, option.error_column
     if own[0] == own[1]:
         raise UsageError(f"--error-column {own[1]}: this is --output-column, too: name another one")
-    columns, source = peek(
-        sources.open_source(option.source, stream=sys.stdin.buffer), option.source, option.text_column
-    )
+    name = "standard input" if option.source == sources.STREAM else option.source
+    columns, source = peek(sources.open_source(option.source, stream=sys.stdin.buffer), name, option.text_column)
     out_kind = _kind(option.output) or (".csv" if source.kind == ".csv" else ".jsonl")
     layout: Layout = Csv(own, columns) if out_kind == ".csv" else JsonLines(own)
     task = _task(option)
@@ -64,7 +62,7 @@ def _write(option: Any) -> int:
     with contextlib.closing(out), _Engine(task, option) as engine:
         incoming = Incoming(
             source,
-            option.source,
+            name,
             option.text_column,
             layout,
             task.prompt.fill,
@@ -212,21 +210,30 @@ def _work(option: Any, task: _Task, incoming: Incoming, engine: _Engine, out: He
         _say(f"{done:,} articles have their line already: going on behind them")
     progress = JobProgress(sys.stderr.write, sys.stderr.isatty(), incoming.share())
     job = Job(incoming, engine.worker, engine.codec, out, progress)
-    start = time.perf_counter()
+    start = job.pace()
     try:
         job.run((option.batch_size or out.batch_size) if task.technique.batches else 1)
         out.finish()
     finally:
         progress.end()
-    seconds = time.perf_counter() - start
     if job.headlines:
-        _say(
-            f"{job.headlines:,} headlines in {seconds:.1f} s, {per_second(job.headlines / seconds)}; "
-            f"the engine alone {per_second(job.headlines / job.engine_seconds)} ({job.engine_seconds / seconds:.0%})"
-        )
+        _say(_pace(start, job.ready, job.pace()))
     if job.errors:
         _say(f"{job.errors:,} articles have an error: see {option.error_column!r}")
     return int(job.errors > 0)
+
+
+def _pace(start: Pace, ready: Pace | None, end: Pace) -> str:
+    """How long it took, and what share of the engine's own rate that was, from when it was ready for batches."""
+    if ready is None or end.headlines == ready.headlines:  # so few that there was nothing else
+        ready = start
+    seconds, engine_seconds = end.seconds - ready.seconds, end.engine_seconds - ready.engine_seconds
+    rates = [per_second((end.headlines - ready.headlines) / divisor) for divisor in (seconds, engine_seconds)]
+    first = "" if ready == start else f"; after the first {ready.headlines:,}, in {ready.seconds - start.seconds:.1f} s"
+    return (
+        f"{end.headlines:,} headlines in {end.seconds - start.seconds:.1f} s{first}, {rates[0]}, "
+        f"and the engine alone {rates[1]} ({engine_seconds / seconds:.0%})"
+    )
 
 
 def _say(sentence: str) -> None:
