@@ -5,6 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from udaciheadline.records import (
     Record,
     Scores,
     Throughput,
+    Timeline,
     Verdict,
 )
 from udaciheadline.report.timeline import write_profile
@@ -61,6 +63,7 @@ class Row:
         self._build_seconds = math.nan  # the first worker's: a later one finds what that has compiled
         self._memory: Memory | None = None
         self._parallel: Parallel | None = None
+        self._timeline: Timeline | None = None
         self._energy: Energy | None = None
         self._jobs = Jobs(run, technique, self._generate, lambda: self.prompts, self._relaunch)
         if math.isfinite(self._seconds):
@@ -236,7 +239,7 @@ class Row:
             if self.technique.parallel:
                 jobs.append(self.prompts)
             found = self._ask_all("profile", jobs, self._jobs.likely_size, str(trace))
-        write_profile(table, found, one_clock=self.run.one_machine)
+        self._timeline = write_profile(table, found, one_clock=self.run.one_machine)
         return trace, table
 
     # -- quality -----------------------------------------------------------------------------------------------------
@@ -299,7 +302,8 @@ class Row:
                 ratios, jobs = tuple(answered.log_ratios), tuple(self._jobs.log_ratios)
                 seconds = () if self.technique.offline else tuple(g.seconds for g in self.generations)
                 rouge1, nll = tuple(own.rouge["rouge1"]), tuple(own.nll)
-                per_article = PerArticle(ratios, answered.launches, rouge1, nll, jobs, seconds)
+                headlines = tuple(g.headline for g in own.generations)
+                per_article = PerArticle(ratios, answered.launches, rouge1, nll, jobs, seconds, headlines)
                 if not self.technique.offline:
                     measurement, over = self._measurement(), self._rounds.speed_ups()
         worker = self._worker
@@ -318,7 +322,7 @@ class Row:
             throughput=self._throughput,
             memory=self._memory,
             energy=self._energy,
-            parallel=self._parallel,
+            parallel=self._parallel and replace(self._parallel, timeline=self._timeline),
             scores=scores,
             per_article=per_article,
             verdicts=verdicts,

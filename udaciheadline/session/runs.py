@@ -184,6 +184,8 @@ def _check(record: Record) -> None:
         return
     if len(found.rouge1) != len(found.nll) or not found.rouge1:
         raise ValueError("its articles have other numbers of scores")
+    if found.headlines and len(found.headlines) != len(found.rouge1):
+        raise ValueError("its headlines are not those of its articles")
     if not 1 <= found.launches <= max(len(found.log_ratios), 1):
         raise ValueError(f"{len(found.log_ratios)} articles in {found.launches} launches")
     if found.seconds and (len(found.seconds) != len(found.log_ratios) or not min(found.seconds) > 0):

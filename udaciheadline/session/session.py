@@ -10,7 +10,7 @@ from udaciheadline.checkpoints import models
 from udaciheadline.data import articles, prompts
 from udaciheadline.evidence import compare, gates
 from udaciheadline.records import EngineSpec, Record, UsageError
-from udaciheadline.report import comparison, progress, table
+from udaciheadline.report import comparison, page, progress, table
 from udaciheadline.session import runs
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
@@ -131,7 +131,7 @@ class Session:
             self.run.deadline = time.monotonic() + 60 * option.minutes - (time.perf_counter() - self._start)
         if rows:
             self._build_reference()
-        self._compared_with_baseline = self._warning = ""
+        self._compared_with_baseline = self._warning = self._report = ""
         self.compared = ""  # with what, in a sentence for the notes
         self.regressions: list[str] = []  # where this run is worse than that
         self.interrupted = False  # Ctrl-C: the row in progress is lost, the others are kept
@@ -157,6 +157,7 @@ class Session:
         if record.scores:
             self.headlines[record.title] = [generation.headline for generation in row.generations]
         self.store.append(record)
+        self.store.keep_articles(str(record.settings["fingerprint"]), self.run.articles)
         self.store.write_table(self.records, self.run.copy_rouge())
         self.store.write_headlines(self.run.articles, self.headlines)
         row.extra_info.update(table_row(record), record=plain(record))
@@ -175,7 +176,20 @@ class Session:
             self.store.end(self.run.name, exit_status)
         except OSError as error:
             self._warning = f"{self.store.folder}: that this run ended cannot be written ({error.strerror})."
+        if self.records:
+            self._report = self._write_report()
         return exit_status
+
+    def _write_report(self) -> str:
+        """Writes the page on this run; where it is, or why there is none. The run has been measured by then: nothing
+        that goes wrong here may take that away."""
+        try:
+            path, _ = page.write(self.records, self.store.folder, self.run.articles)
+        except UsageError as error:
+            return f"No report.html: {error}"
+        except Exception as error:
+            return f"No report.html: {type(error).__name__}: {error}".replace("\n", " ")
+        return f"Report: {path}"
 
     def summary(self) -> dict[str, str]:
         """What the terminal shows in the end, by section; nothing where no row has ended."""
@@ -213,4 +227,4 @@ class Session:
             lines.append(f"--minutes {self._option.minutes:g}: articles that each row was measured on: {shares}.")
         lines.append(f"{seconds:.0f} s, of which {share:.0%} outside generation, building and warm-up.")
         lines.append(f"Results: {self.store.folder}")
-        return lines
+        return lines + [self._report] * bool(self._report)

@@ -1,0 +1,338 @@
+"""What the report shows: each figure's picture, the sentence that stands for it, and its numbers as a table."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from udaciheadline.evidence.compare import Margins
+from udaciheadline.evidence.statistics import launch_mean
+from udaciheadline.evidence.verdict import pareto
+from udaciheadline.records import Estimate, Record, Scores
+from udaciheadline.report import plots
+from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share
+from udaciheadline.report.plots import Axis, Point
+from udaciheadline.techniques import REFERENCE
+
+NEGLIGIBLE = Margins()
+"""Differences of quality that do not matter, as between two sessions."""
+_MS = Axis("milliseconds a headline, mean (logarithmic)", logarithmic=True)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One picture: `alternative` says in a sentence what is to be seen, `reading` how, and `columns` and `rows` are its
+    numbers. `name` is its anchor."""
+
+    name: str
+    title: str
+    reading: str
+    alternative: str
+    svg: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def latency_and_quality(records: Sequence[Record]) -> Figure | None:
+    """The plane of the reader who waits: mean latency against what the true headlines lose in likelihood."""
+    shown = [r for r in records if r.status == "ok" and r.measurement and r.scores and _known(r.scores.nll_difference)]
+    if not shown:
+        return None
+    points = _points(shown, latency, loss, lambda record: latency(record).value, _certain_loss)
+    columns = ("technique", "front", "ms a headline", "95 % interval", "NLL, nats more", "95 % interval")
+    rows = tuple((p.name, _front(p), *_cells(_thousandfold(p.x), ".2f"), *_cells(p.y, "+.4f")) for p in points)
+    return Figure(
+        "latency-quality",
+        "Latency against quality loss",
+        "Further left is faster, further down is better. Filled and joined: no other row is better on both. Hollow: "
+        f"dominated. There a loss within chance, or below {NEGLIGIBLE.nll:g} nats, counts as none. Whiskers: 95 % "
+        "intervals.",
+        _front_sentence(points, "latency and loss"),
+        plots.plane(
+            "latency-quality",
+            [Point(p.name, _thousandfold(p.x), p.y, p.on_front) for p in points],
+            _MS,
+            Axis("true headline: nats a token lost"),
+        ),
+        columns,
+        rows,
+    )
+
+
+def rate_and_memory(records: Sequence[Record]) -> Figure | None:
+    """The plane of a job: headlines a second against the peak of memory."""
+    shown = [r for r in records if r.status == "ok" and r.throughput and r.memory and r.memory.peak_bytes]
+    if not shown:
+        return None
+    points = _points(shown, peak, offline, lambda r: peak(r).value, lambda r: -offline(r).value)
+    rows = tuple((p.name, _front(p), mebibytes(p.x.value), rate(p.y.value), interval(p.y, ".3g")) for p in points)
+    return Figure(
+        "rate-memory",
+        "Offline rate against memory",
+        "All articles as one job. Further up is faster, further left is smaller. Filled and joined: no other row is "
+        "better on both. A whisker is the 95 % interval, of rows whose jobs were paired with the reference's.",
+        _front_sentence(points, "rate and memory"),
+        plots.plane(
+            "rate-memory",
+            [Point(p.name, _scaled(p.x, 2**-20), p.y, p.on_front) for p in points],
+            Axis("peak memory, MiB"),
+            Axis("headlines a second (logarithmic)", logarithmic=True),
+        ),
+        ("technique", "front", "peak memory", "headlines a second", "95 % interval"),
+        rows,
+    )
+
+
+def speed_ups(records: Sequence[Record]) -> Figure | None:
+    """How many times as fast as the reference, article by article or job by job."""
+    found = {}
+    for record in records:
+        if record.status == "ok" and record.technique != REFERENCE and (estimate := speed_up(record)):
+            found[record.technique + ("" if record.measurement else " (job)")] = estimate
+    if not found:
+        return None
+    ordered = sorted(found.items(), key=lambda item: -item[1].value)
+    faster = [name for name, e in ordered if e.low > 1]
+    slower = [name for name, e in ordered if e.high < 1]
+    return Figure(
+        "speed-ups",
+        f"Speed against {REFERENCE}",
+        f"Right of the line is faster than {REFERENCE}, which answered the same article in the same minute. A filled "
+        "square: the 95 % interval leaves 1 out. A hollow circle: the two cannot be told apart.",
+        f"Forest plot of {len(ordered)} rows. Faster than {REFERENCE}: {_list(faster)}. Slower: {_list(slower)}. "
+        f"Not told apart: {_list([n for n, _ in ordered if n not in faster + slower])}.",
+        plots.forest(
+            "speed-ups",
+            [(name, [estimate]) for name, estimate in ordered],
+            [Axis(f"times {REFERENCE}'s speed (logarithmic)", logarithmic=True)],
+            1.0,
+            ".2f",
+            (0.0,),
+        ),
+        ("technique", f"times {REFERENCE}", "95 % interval"),
+        tuple((name, *_cells(estimate, ".2f")) for name, estimate in ordered),
+    )
+
+
+def latencies(records: Sequence[Record]) -> Figure | None:
+    """How long each article took: the empirical distribution function."""
+    found = {r.technique: r.per_article.seconds for r in records if r.per_article and r.per_article.seconds}
+    if not found:
+        return None
+    quantiles = {r.technique: r.measurement for r in records if r.measurement}
+    rows = tuple(
+        (name, str(len(s)), *(f"{number(1000 * v, '.2f')}" for v in (min(s), m.p50_seconds, m.p90_seconds, max(s))))
+        for name, s in found.items()
+        if (m := quantiles.get(name))
+    )
+    slowest = max(found, key=lambda name: max(found[name]))
+    return Figure(
+        "latencies",
+        "Latencies, article by article",
+        "Each strip rises from no article to all of them: the steeper, the more alike. Dot: the article in the middle. "
+        f"Stroke: the slowest one. Dashed: {REFERENCE}.",
+        f"Empirical distribution functions of {len(found)} rows. The slowest article of all took "
+        f"{milliseconds(max(found[slowest]))}, with {slowest}.",
+        plots.distributions(
+            "latencies",
+            {name: [1000 * s for s in seconds] for name, seconds in found.items()},
+            REFERENCE,
+            Axis("milliseconds a headline (logarithmic)", logarithmic=True),
+        ),
+        ("technique", "articles", "fastest, ms", "p50, ms", "p90, ms", "slowest, ms"),
+        rows,
+    )
+
+
+def quality(records: Sequence[Record]) -> Figure | None:
+    """What the headlines differ in worth from the reference's."""
+    found = {
+        r.technique: (r.scores.rouge_difference["rouge1"], r.scores.nll_difference)
+        for r in records
+        if r.status == "ok" and r.scores and r.technique != REFERENCE
+    }
+    found = {name: pair for name, pair in found.items() if any(map(_known, pair))}
+    if not found:
+        return None
+    worth = {r.technique: judged(r.scores) for r in records if r.scores}
+    worse, better = ([name for name in found if word in worth[name]] for word in ("worse", "better"))
+    return Figure(
+        "quality",
+        f"Quality against {REFERENCE}",
+        "ROUGE-1: words shared with the true headline, more is better. NLL: how unlikely the true headline is to the "
+        "model, in nats a token, less is better. Filled square: the 95 % interval leaves 0 out, and the difference "
+        f"is more than {NEGLIGIBLE.nll:g}.",
+        f"Forest plot of {len(found)} rows. Worse than {REFERENCE} beyond chance: {_list(worse)}. Better: "
+        f"{_list(better)}.",
+        plots.forest(
+            "quality",
+            [(name, [e if _known(e) else None for e in pair]) for name, pair in found.items()],
+            [Axis("ROUGE-1 difference"), Axis("NLL difference, nats")],
+            0.0,
+            "+.3f",
+            (NEGLIGIBLE.rouge1, NEGLIGIBLE.nll),
+        ),
+        ("technique", "ROUGE-1", "95 % interval", "NLL", "95 % interval"),
+        tuple((name, *_cells(r, "+.4f"), *_cells(nll, "+.4f")) for name, (r, nll) in found.items()),
+    )
+
+
+def limits(records: Sequence[Record]) -> Figure | None:
+    """How much of what the hardware can do is used."""
+    found = {r.technique: s for r in records if (s := limit_share(r)) is not None}
+    if not found:
+        return None
+    best = max(found, key=found.__getitem__)
+    return Figure(
+        "limits",
+        "Share of the hardware's limit",
+        "100 %: a headline would take only the time in which its weights are read once a token, or a job only that of "
+        "its matrix products; both measured on this device. Of models that fit in a cache it is a rough figure.",
+        f"Bars of {len(found)} rows; the longest is {best} with {share(found[best])}.",
+        plots.bars("limits", found, "of what the device can do"),
+        ("technique", "share", "of what"),
+        tuple(
+            (r.technique, share(found[r.technique]), "memory bandwidth" if r.measurement else "arithmetic")
+            for r in records
+            if r.technique in found
+        ),
+    )
+
+
+def timelines(records: Sequence[Record]) -> list[Figure]:
+    """What the stages of a pipeline worked on at the same time, of each row that was profiled."""
+    found = []
+    for record in records:
+        if record.parallel and (timeline := record.parallel.timeline):
+            busy = [1 - rank.count(".") / len(rank) for rank in timeline.ranks]
+            name = f"timeline-{record.technique}"
+            shares = ", ".join(f"rank {i} {share(b)}" for i, b in enumerate(busy))
+            figure = Figure(
+                name,
+                f"What the stages of {record.technique} did at the same time",
+                "A box is a micro-batch at work, with the last digit of its number; between boxes a stage waits.",
+                f"Timeline of {len(busy)} ranks over {milliseconds(timeline.seconds)}. At work: {shares} of the time.",
+                plots.stages(name, timeline),
+                ("rank", "at work", "micro-batches, in equal moments (a dot: none)"),
+                tuple((str(i), share(b), timeline.ranks[i]) for i, b in enumerate(busy)),
+            )
+            found.append(figure)
+    return found
+
+
+# -- what is on the axes -----------------------------------------------------------------------------------------------
+
+
+def latency(record: Record) -> Estimate:
+    """Mean seconds a headline, with the interval over the row's launches, or its articles where there was one."""
+    assert record.measurement is not None
+    mean, found = record.measurement.average_seconds, record.per_article
+    if found is None or not found.seconds:
+        return Estimate(mean, math.nan, math.nan)
+    spread = launch_mean(found.seconds, found.launches)
+    return Estimate(mean, max(spread.low, min(found.seconds)), spread.high)  # no mean is below the fastest
+
+
+def loss(record: Record) -> Estimate:
+    """What the true headlines lose in likelihood, in nats a token."""
+    assert record.scores is not None
+    return record.scores.nll_difference
+
+
+def peak(record: Record) -> Estimate:
+    """Bytes."""
+    assert record.memory is not None
+    return _exact(float(record.memory.peak_bytes or math.nan))
+
+
+def offline(record: Record) -> Estimate:
+    """Headlines a second of all articles as one job, with the interval of its ratio to the reference, where there is
+    one."""
+    assert record.throughput is not None
+    value, ratio = record.throughput.headlines_per_second, record.throughput.speed_up
+    if ratio is None:
+        return Estimate(value, math.nan, math.nan)
+    return Estimate(value, value * ratio.low / ratio.value, value * ratio.high / ratio.value)
+
+
+def speed_up(record: Record) -> Estimate | None:
+    """Over the reference, article by article or, of an offline row, job by job."""
+    if record.measurement is not None:
+        return record.measurement.speed_up
+    return record.throughput.speed_up if record.throughput else None
+
+
+def limit_share(record: Record) -> float | None:
+    """Of memory bandwidth, one article at a time, or of arithmetic as a job; None where it was not measured."""
+    if (m := record.measurement) is not None:
+        return None if m.limit_seconds is None else m.limit_seconds / m.average_seconds
+    t = record.throughput
+    return None if t is None or t.limit_per_second is None else t.headlines_per_second / t.limit_per_second
+
+
+def _certain_loss(record: Record) -> float:
+    """A loss that cannot be told from none, or does not matter, is none: noise alone dominates no row."""
+    estimate = loss(record)
+    return estimate.value if matters(estimate, NEGLIGIBLE.nll) else 0.0
+
+
+def matters(difference: Estimate, margin: float) -> bool:
+    """Whether a difference is more than chance makes, and more than `margin`."""
+    return not difference.low <= 0 <= difference.high and abs(difference.value) > margin
+
+
+def judged(scores: Scores) -> tuple[str, ...]:
+    """What headlines are against the reference's: "worse", "better", both where ROUGE-1 and likelihood disagree, or
+    neither where they cannot be told from them."""
+    signs = []
+    for difference, margin in (
+        (scores.rouge_difference["rouge1"], NEGLIGIBLE.rouge1),
+        (_scaled(scores.nll_difference, -1), NEGLIGIBLE.nll),
+    ):
+        if matters(difference, margin):
+            signs.append("better" if difference.value > 0 else "worse")
+    return tuple(dict.fromkeys(signs))
+
+
+def _points(
+    records: Sequence[Record],
+    x: Callable[[Record], Estimate],
+    y: Callable[[Record], Estimate],
+    cost: Callable[[Record], float],
+    lost: Callable[[Record], float],
+) -> list[Point]:
+    front = pareto(records, cost, lost)
+    return [Point(record.technique, x(record), y(record), record.technique in front) for record in records]
+
+
+def _front(point: Point) -> str:
+    return "on the front" if point.on_front else "dominated"
+
+
+def _front_sentence(points: Sequence[Point], axes: str) -> str:
+    on = [point.name for point in points if point.on_front]
+    off = [point.name for point in points if not point.on_front]
+    return f"Scatter plot of {axes}, {len(points)} rows. On the front: {_list(on)}. Dominated: {_list(off)}."
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _known(estimate: Estimate) -> bool:
+    return math.isfinite(estimate.value)
+
+
+def _exact(value: float) -> Estimate:
+    return Estimate(value, math.nan, math.nan)
+
+
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    return Estimate(estimate.value * factor, estimate.low * factor, estimate.high * factor)
+
+
+def _thousandfold(estimate: Estimate) -> Estimate:
+    return _scaled(estimate, 1000)
+
+
+def _cells(estimate: Estimate, form: str) -> tuple[str, str]:
+    return number(estimate.value, form), interval(estimate, form)

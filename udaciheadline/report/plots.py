@@ -1,0 +1,333 @@
+"""The pictures of the report as SVG: text stays text, and its colours are variables of the page's style sheet.
+
+Every picture is as wide as a telephone (`WIDTH`, in the pixels of its view box), so that on one its letters have the
+size of the page's; a wider page scales it up. Shapes, fillings and names carry what colours do. The same figures make
+the same bytes. matplotlib is imported where something is drawn, and none of its global state is kept or used.
+"""
+
+import io
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from udaciheadline.records import Estimate, Timeline
+from udaciheadline.report.numbers import number
+
+WIDTH = 380
+INK, GREY, FAINT, ACCENT, PAPER = "#010203", "#020304", "#030405", "#040506", "#050607"
+_VARIABLES = {INK: "ink", GREY: "grey", FAINT: "faint", ACCENT: "accent", PAPER: "paper"}
+_TEXT, _SMALL = 10.0, 9.0
+_LETTER = 0.58  # width of a letter in a sans-serif face, as a share of its size
+
+Draw = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row in a plane; `on_front` where no other row is better on both axes."""
+
+    name: str
+    x: Estimate
+    y: Estimate
+    on_front: bool
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is along an axis; on a `logarithmic` one, equal ratios are equal lengths, where values differ enough."""
+
+    label: str
+    logarithmic: bool = False
+
+
+def plane(salt: str, points: Sequence[Point], x: Axis, y: Axis) -> str:
+    """Rows in a plane: filled circles on the front, joined by a line; hollow grey ones off it. Whiskers are 95 %
+    intervals."""
+    height = 300
+
+    def draw(figure: Any) -> None:
+        axes = _axes(figure, (52, 44, WIDTH - 62, height - 56))
+        for point in sorted(points, key=lambda point: point.on_front):
+            colour = ACCENT if point.on_front else GREY
+            axes.errorbar(
+                point.x.value, point.y.value, xerr=_whiskers(point.x), yerr=_whiskers(point.y), fmt="o", markersize=7,
+                color=colour, ecolor=FAINT if not point.on_front else ACCENT, elinewidth=1, capsize=2,
+                markerfacecolor=colour if point.on_front else PAPER, markeredgecolor=colour, markeredgewidth=1.5,
+                zorder=3 if point.on_front else 2,
+            )  # fmt: skip
+        front = sorted((p.x.value, p.y.value) for p in points if p.on_front)
+        axes.plot(*zip(*front, strict=True), color=ACCENT, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+        _scale(axes.xaxis, x, [v for p in points for v in _ends(p.x)], room=0.08)
+        _scale(axes.yaxis, y, [v for p in points for v in _ends(p.y)], room=0.12)
+        _name_points(axes, points)
+
+    return _svg(salt, height, draw)
+
+
+def forest(
+    salt: str,
+    rows: Sequence[tuple[str, Sequence[Estimate | None]]],
+    labels: Sequence[Axis],
+    no_effect: float,
+    form: str,
+    margins: Sequence[float],
+) -> str:
+    """A line a row: its name, then in each panel its estimate with the 95 % interval, and the same as text. Filled
+    where the interval leaves `no_effect` out and the estimate is further from it than the panel's margin."""
+    left, gap, line = _names_width([name for name, _ in rows]), 12, 20 if len(labels) == 1 else 30
+    top, bottom = 8, 40
+    height = top + bottom + line * len(rows)
+    values_at_right = 100 if len(labels) == 1 else 0
+    panel = (WIDTH - left - 8 - values_at_right - gap * (len(labels) - 1)) / len(labels)
+
+    def draw(figure: Any) -> None:
+        for panel_number, label in enumerate(labels):
+            axes = _axes(figure, (left + panel_number * (panel + gap), bottom, panel, line * len(rows)))
+            axes.axvline(no_effect, color=INK, linewidth=1, zorder=1)
+            found = [(i, e) for i, (_, estimates) in enumerate(rows) if (e := estimates[panel_number]) is not None]
+            for i, estimate in found:
+                sure = estimate.low > no_effect or estimate.high < no_effect
+                sure = sure and abs(estimate.value - no_effect) > margins[panel_number]
+                axes.errorbar(
+                    estimate.value, i, xerr=_whiskers(estimate), fmt="s" if sure else "o", color=ACCENT, markersize=6,
+                    markerfacecolor=ACCENT if sure else PAPER, markeredgewidth=1.5, elinewidth=1.5, capsize=2, zorder=3,
+                )  # fmt: skip
+                shown = f"{number(estimate.value, form)}{_plus_minus(estimate, form)}"
+                if values_at_right:
+                    axes.annotate(shown, (1, i), (8, 0), xycoords=axes.get_yaxis_transform(), **_beside)
+                else:
+                    axes.annotate(shown, (0.5, i), (0, -5), xycoords=axes.get_yaxis_transform(), **_below)
+            _scale(axes.xaxis, label, [no_effect, *(v for _, e in found for v in _ends(e))], room=0.06)
+            _name_lines(axes, [name for name, _ in rows] if not panel_number else [], len(rows))
+
+    return _svg(salt, height, draw)
+
+
+def distributions(salt: str, curves: Mapping[str, Sequence[float]], reference: str, label: Axis) -> str:
+    """A strip a row: the share of its values up to each one (from 0 at the strip's foot to 1 at its head). The middle
+    one is a dot, the largest a stroke; the reference's own curve is dashed in all strips."""
+    strip, top, bottom = 34, 6, 40
+    left = _names_width(curves)
+    height = top + bottom + strip * len(curves)
+
+    def draw(figure: Any) -> None:
+        axes = _axes(figure, (left, bottom, WIDTH - left - 12, strip * len(curves)))
+        for i, (name, values) in enumerate(curves.items()):
+            axes.axhline(i + 0.5, color=FAINT, linewidth=0.5)
+            if name != reference and reference in curves:
+                axes.plot(*_steps(curves[reference], i), color=GREY, linewidth=1, linestyle=(0, (3, 2)))
+            axes.plot(*_steps(values, i), color=ACCENT, linewidth=2)
+            middle = sorted(values)[(len(values) - 1) // 2]
+            axes.plot(
+                middle,
+                i + 0.35 - 0.7 * (len(values) // 2 + len(values) % 2) / len(values),
+                "o",
+                color=ACCENT,
+                markersize=5,
+            )
+            axes.plot(max(values), i - 0.35, "|", color=ACCENT, markersize=9, markeredgewidth=2)
+        _scale(axes.xaxis, label, [value for values in curves.values() for value in values], room=0.04)
+        _name_lines(axes, list(curves), len(curves))
+
+    return _svg(salt, height, draw)
+
+
+def bars(salt: str, shares: Mapping[str, float], label: str) -> str:
+    """A bar a row, from 0 to 1, with its share as text."""
+    line, top, bottom, left = 20, 6, 40, _names_width(shares)
+    height = top + bottom + line * len(shares)
+
+    def draw(figure: Any) -> None:
+        axes = _axes(figure, (left, bottom, WIDTH - left - 56, line * len(shares)))
+        axes.barh(range(len(shares)), [1] * len(shares), height=0.55, color=PAPER, edgecolor=FAINT, linewidth=1)
+        axes.barh(range(len(shares)), list(shares.values()), height=0.55, color=ACCENT)
+        for i, share in enumerate(shares.values()):
+            axes.annotate(
+                f"{number(100 * share, '.1f')} %", (1, i), (8, 0), xycoords=axes.get_yaxis_transform(), **_beside
+            )
+        axes.set_xlim(0, max(1, *shares.values()))
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+        axes.set_xlabel(label)
+        _name_lines(axes, list(shares), len(shares))
+
+    return _svg(salt, height, draw)
+
+
+def stages(salt: str, timeline: Timeline) -> str:
+    """A line a rank, from the start to the end: a box with the number of the micro-batch that it worked on."""
+    count, line, top, bottom, left = len(timeline.ranks), 26, 6, 40, 48
+    height = top + bottom + line * count
+    moment = 1000 * timeline.seconds / len(timeline.ranks[0])
+
+    def draw(figure: Any) -> None:
+        axes = _axes(figure, (left, bottom, WIDTH - left - 12, line * count))
+        for i, rank in enumerate(timeline.ranks):
+            for run in re.finditer(r"([^.])\1*", rank):
+                start, length = run.start() * moment, (run.end() - run.start()) * moment
+                dark = int(run[1]) % 2 if run[1].isdigit() else 0
+                axes.barh(
+                    i, length, left=start, height=0.7, color=ACCENT if dark else PAPER, edgecolor=ACCENT, linewidth=1
+                )
+                if run.end() - run.start() > 1:
+                    axes.annotate(
+                        run[1],
+                        (start + length / 2, i),
+                        color=PAPER if dark else INK,
+                        ha="center",
+                        va="center",
+                        fontsize=_SMALL,
+                    )
+        axes.set_xlim(0, 1000 * timeline.seconds)
+        axes.set_xlabel("milliseconds")
+        _name_lines(axes, [f"rank {i}" for i in range(count)], count)
+
+    return _svg(salt, height, draw)
+
+
+_LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+
+# -- how they are drawn ------------------------------------------------------------------------------------------------
+
+_beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": _SMALL, "color": INK}
+_below: dict[str, Any] = {"textcoords": "offset points", "va": "top", "ha": "center", "fontsize": _SMALL, "color": INK}
+
+
+def _svg(salt: str, height: float, draw: Draw) -> str:
+    """What `draw` puts on a figure, as an element for a page: no size of its own, ids of its own (they begin with
+    `salt`), colours as variables."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    settings = {
+        "svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False, "font.family": "sans-serif",
+        "font.size": _TEXT, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "xtick.color": GREY,
+        "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+    }  # fmt: skip
+    out = io.StringIO()
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+        draw(figure)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=nothing)
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub("<svg.*?>", f'<svg viewBox="0 0 {WIDTH} {height:g}">', svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{salt}-', svg)
+    svg = re.sub(r'(xlink:)?href="#', f'href="#{salt}-', svg)
+    svg = svg.replace("url(#", f"url(#{salt}-")
+    svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)  # the face is the page's
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg.strip()
+
+
+def _axes(figure: Any, box: tuple[float, float, float, float]) -> Any:
+    """Axes at (left, bottom, width, height), in pixels."""
+    width, height = 72 * figure.get_size_inches()
+    left, bottom, across, up = box
+    axes = figure.add_axes((left / width, bottom / height, across / width, up / height))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(length=3, labelsize=_SMALL)
+    axes.xaxis.label.set_size(_SMALL)
+    axes.yaxis.label.set_size(_SMALL)
+    return axes
+
+
+def _scale(axis: Any, what: Axis, values: Sequence[float], room: float) -> None:
+    """Label, limits with some room beside the values, and few ticks as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    low, high = min(values), max(values)
+    axis.set_label_text(what.label)
+    limits = axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim
+    if what.logarithmic and low > 0 and high > 3 * low:
+        (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
+        margin = (high / low) ** room
+        limits(low / margin, high * margin)
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        margin = room * (high - low) or 0.1 * abs(high) or 1
+        limits(low - margin, high + margin)
+        axis.set_major_locator(MaxNLocator(5 if axis.axes.get_window_extent().width > 180 else 3))
+    axis.grid(True, color=FAINT, linewidth=0.5)
+    axis.axes.set_axisbelow(True)
+
+
+def _name_lines(axes: Any, names: Sequence[str], count: int) -> None:
+    """The first line on top, its name at the left."""
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0, labelsize=_TEXT)
+    if not names:
+        axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+
+
+def _names_width(names: Mapping[str, object] | Sequence[str]) -> float:
+    return 12 + _TEXT * _LETTER * max(map(len, names))
+
+
+def _name_points(axes: Any, points: Sequence[Point]) -> None:
+    """Each point's name beside it, where it covers neither another name nor a point; those far off get a line."""
+    box = axes.get_window_extent()
+    where = [axes.transData.transform((p.x.value, p.y.value)) for p in points]
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in where]
+    order = sorted(range(len(points)), key=lambda i: (not points[i].on_front, where[i][0]))
+    for i in order:
+        (x, y), width = where[i], _SMALL * _LETTER * len(points[i].name)
+        best = min(_places(width), key=lambda place: _cost(place, x, y, width, taken, box))
+        left, low = x + best[0], y + best[1]
+        taken.append((left, low, left + width, low + _SMALL))
+        far = math.hypot(left + width / 2 - x, low + _SMALL / 2 - y) > 20 + width / 2
+        axes.annotate(
+            points[i].name, (x, y), (left, low + _SMALL / 2), xycoords="figure pixels", textcoords="figure pixels",
+            va="center", fontsize=_SMALL, color=INK, weight="bold" if points[i].on_front else "normal", zorder=5,
+            arrowprops=_LEADER if far else None,
+        )  # fmt: skip
+
+
+def _places(width: float) -> list[tuple[float, float]]:
+    """Where a name may stand: its lower left corner, seen from its point; the nearest first."""
+    rows = sorted((step * 11 - _SMALL / 2 for step in range(-12, 13)), key=abs)
+    return [(dx, dy) for dy in rows for dx in (8, -8 - width, -width / 2) if dx != -width / 2 or abs(dy) > 8]
+
+
+def _cost(
+    place: tuple[float, float], x: float, y: float, width: float, taken: Sequence[tuple[float, ...]], box: Any
+) -> float:
+    """The distance from the point, and much for every overlap and for what is outside the picture."""
+    left, low = x + place[0], y + place[1]
+    right, high = left + width, low + _SMALL
+    outside = left < box.x0 - 40 or right > box.x1 + 8 or low < box.y0 or high > box.y1 + 6
+    overlaps = sum(left < t[2] + 1 and t[0] < right + 1 and low < t[3] and t[1] < high for t in taken)
+    return abs(place[1]) + 0.1 * abs(place[0] + width / 2) + 1000 * overlaps + 5000 * outside
+
+
+def _steps(values: Sequence[float], line: float) -> tuple[list[float], list[float]]:
+    """The empirical distribution function of the values as a line of steps, from the foot of a strip to its head."""
+    ordered = sorted(values)
+    x, y = [ordered[0]], [line + 0.35]
+    for i, value in enumerate(ordered, 1):
+        x += [value, value]
+        y += [y[-1], line + 0.35 - 0.7 * i / len(ordered)]
+    return x, y
+
+
+def _ends(estimate: Estimate) -> list[float]:
+    return [value for value in (estimate.low, estimate.value, estimate.high) if math.isfinite(value)]
+
+
+def _whiskers(estimate: Estimate) -> list[list[float]] | None:
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return None
+    return [[max(estimate.value - estimate.low, 0)], [max(estimate.high - estimate.value, 0)]]
+
+
+def _plus_minus(estimate: Estimate, form: str) -> str:
+    half = (estimate.high - estimate.low) / 2
+    return "" if math.isnan(half) else f" ±{number(half, form.lstrip('+'))}"
