@@ -6,6 +6,7 @@ the same bytes. matplotlib is imported where something is drawn, and none of its
 """
 
 import io
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from udaciheadline.records import Estimate, Timeline
+from udaciheadline.report import labels
+from udaciheadline.report.labels import ACCENT, FAINT, GREY, INK, LETTER, PAPER, SMALL, VARIABLES
 from udaciheadline.report.numbers import number
 
 WIDTH = 380
-INK, GREY, FAINT, ACCENT, PAPER = "#010203", "#020304", "#030405", "#040506", "#050607"
-_VARIABLES = {INK: "ink", GREY: "grey", FAINT: "faint", ACCENT: "accent", PAPER: "paper"}
-_TEXT, _SMALL = 10.0, 9.0
-_LETTER = 0.58  # width of a letter in a sans-serif face, as a share of its size
+_TEXT = 10.0
 
 Draw = Callable[[Any], None]
 
@@ -61,7 +61,7 @@ def plane(salt: str, points: Sequence[Point], x: Axis, y: Axis) -> str:
         axes.plot(*zip(*front, strict=True), color=ACCENT, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
         _scale(axes.xaxis, x, [v for p in points for v in _ends(p.x)], room=0.08)
         _scale(axes.yaxis, y, [v for p in points for v in _ends(p.y)], room=0.12)
-        _name_points(axes, points)
+        labels.place(axes, [(p.name, (p.x.value, p.y.value), p.on_front) for p in points])
 
     return _svg(salt, height, draw)
 
@@ -69,21 +69,21 @@ def plane(salt: str, points: Sequence[Point], x: Axis, y: Axis) -> str:
 def forest(
     salt: str,
     rows: Sequence[tuple[str, Sequence[Estimate | None]]],
-    labels: Sequence[Axis],
+    panels: Sequence[Axis],
     no_effect: float,
     form: str,
     margins: Sequence[float],
 ) -> str:
     """A line a row: its name, then in each panel its estimate with the 95 % interval, and the same as text. Filled
     where the interval leaves `no_effect` out and the estimate is further from it than the panel's margin."""
-    left, gap, line = _names_width([name for name, _ in rows]), 12, 20 if len(labels) == 1 else 30
+    left, gap, line = _names_width([name for name, _ in rows]), 12, 20 if len(panels) == 1 else 30
     top, bottom = 8, 40
     height = top + bottom + line * len(rows)
-    values_at_right = 100 if len(labels) == 1 else 0
-    panel = (WIDTH - left - 8 - values_at_right - gap * (len(labels) - 1)) / len(labels)
+    values_at_right = 100 if len(panels) == 1 else 0
+    panel = (WIDTH - left - 8 - values_at_right - gap * (len(panels) - 1)) / len(panels)
 
     def draw(figure: Any) -> None:
-        for panel_number, label in enumerate(labels):
+        for panel_number, label in enumerate(panels):
             axes = _axes(figure, (left + panel_number * (panel + gap), bottom, panel, line * len(rows)))
             axes.axvline(no_effect, color=INK, linewidth=1, zorder=1)
             found = [(i, e) for i, (_, estimates) in enumerate(rows) if (e := estimates[panel_number]) is not None]
@@ -177,7 +177,7 @@ def stages(salt: str, timeline: Timeline) -> str:
                         color=PAPER if dark else INK,
                         ha="center",
                         va="center",
-                        fontsize=_SMALL,
+                        fontsize=SMALL,
                     )
         axes.set_xlim(0, 1000 * timeline.seconds)
         axes.set_xlabel("milliseconds")
@@ -186,21 +186,20 @@ def stages(salt: str, timeline: Timeline) -> str:
     return _svg(salt, height, draw)
 
 
-_LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
-
 # -- how they are drawn ------------------------------------------------------------------------------------------------
 
-_beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": _SMALL, "color": INK}
-_below: dict[str, Any] = {"textcoords": "offset points", "va": "top", "ha": "center", "fontsize": _SMALL, "color": INK}
+_beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": SMALL, "color": INK}
+_below: dict[str, Any] = {"textcoords": "offset points", "va": "top", "ha": "center", "fontsize": SMALL, "color": INK}
 
 
 def _svg(salt: str, height: float, draw: Draw) -> str:
     """What `draw` puts on a figure, as an element for a page: no size of its own, ids of its own (they begin with
     `salt`), colours as variables."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it tells of its fonts and folders, on a first start
     import matplotlib
     from matplotlib.figure import Figure
 
-    settings = {
+    settings: Any = {
         "svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False, "font.family": "sans-serif",
         "font.size": _TEXT, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "xtick.color": GREY,
         "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
@@ -219,7 +218,7 @@ def _svg(salt: str, height: float, draw: Draw) -> str:
     svg = re.sub(r'(xlink:)?href="#', f'href="#{salt}-', svg)
     svg = svg.replace("url(#", f"url(#{salt}-")
     svg = re.sub(r"font: ([\d.]+px)[^;\"]*", r"font-size: \1", svg)  # the face is the page's
-    for colour, variable in _VARIABLES.items():
+    for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return svg.strip()
 
@@ -230,9 +229,9 @@ def _axes(figure: Any, box: tuple[float, float, float, float]) -> Any:
     left, bottom, across, up = box
     axes = figure.add_axes((left / width, bottom / height, across / width, up / height))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(length=3, labelsize=_SMALL)
-    axes.xaxis.label.set_size(_SMALL)
-    axes.yaxis.label.set_size(_SMALL)
+    axes.tick_params(length=3, labelsize=SMALL)
+    axes.xaxis.label.set_size(SMALL)
+    axes.yaxis.label.set_size(SMALL)
     return axes
 
 
@@ -269,43 +268,7 @@ def _name_lines(axes: Any, names: Sequence[str], count: int) -> None:
 
 
 def _names_width(names: Mapping[str, object] | Sequence[str]) -> float:
-    return 12 + _TEXT * _LETTER * max(map(len, names))
-
-
-def _name_points(axes: Any, points: Sequence[Point]) -> None:
-    """Each point's name beside it, where it covers neither another name nor a point; those far off get a line."""
-    box = axes.get_window_extent()
-    where = [axes.transData.transform((p.x.value, p.y.value)) for p in points]
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in where]
-    order = sorted(range(len(points)), key=lambda i: (not points[i].on_front, where[i][0]))
-    for i in order:
-        (x, y), width = where[i], _SMALL * _LETTER * len(points[i].name)
-        best = min(_places(width), key=lambda place: _cost(place, x, y, width, taken, box))
-        left, low = x + best[0], y + best[1]
-        taken.append((left, low, left + width, low + _SMALL))
-        far = math.hypot(left + width / 2 - x, low + _SMALL / 2 - y) > 20 + width / 2
-        axes.annotate(
-            points[i].name, (x, y), (left, low + _SMALL / 2), xycoords="figure pixels", textcoords="figure pixels",
-            va="center", fontsize=_SMALL, color=INK, weight="bold" if points[i].on_front else "normal", zorder=5,
-            arrowprops=_LEADER if far else None,
-        )  # fmt: skip
-
-
-def _places(width: float) -> list[tuple[float, float]]:
-    """Where a name may stand: its lower left corner, seen from its point; the nearest first."""
-    rows = sorted((step * 11 - _SMALL / 2 for step in range(-12, 13)), key=abs)
-    return [(dx, dy) for dy in rows for dx in (8, -8 - width, -width / 2) if dx != -width / 2 or abs(dy) > 8]
-
-
-def _cost(
-    place: tuple[float, float], x: float, y: float, width: float, taken: Sequence[tuple[float, ...]], box: Any
-) -> float:
-    """The distance from the point, and much for every overlap and for what is outside the picture."""
-    left, low = x + place[0], y + place[1]
-    right, high = left + width, low + _SMALL
-    outside = left < box.x0 - 40 or right > box.x1 + 8 or low < box.y0 or high > box.y1 + 6
-    overlaps = sum(left < t[2] + 1 and t[0] < right + 1 and low < t[3] and t[1] < high for t in taken)
-    return abs(place[1]) + 0.1 * abs(place[0] + width / 2) + 1000 * overlaps + 5000 * outside
+    return 12 + _TEXT * LETTER * max(map(len, names))
 
 
 def _steps(values: Sequence[float], line: float) -> tuple[list[float], list[float]]:

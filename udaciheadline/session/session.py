@@ -4,12 +4,13 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.checkpoints import models
 from udaciheadline.data import articles, prompts
 from udaciheadline.evidence import compare, gates
-from udaciheadline.records import EngineSpec, Record, UsageError
+from udaciheadline.records import Article, EngineSpec, Record, UsageError
 from udaciheadline.report import comparison, page, progress, table
 from udaciheadline.session import runs
 from udaciheadline.session.row import Row
@@ -48,6 +49,17 @@ def check_options(option: Any) -> None:
     if option.minutes is not None and not 0 < option.minutes < math.inf:
         raise UsageError(f"--minutes {option.minutes:g}: give more than 0")
     prompts.few_shot_count(option.prompt)
+
+
+def write_report(records: Sequence[Record], folder: Path, articles: Sequence[Article]) -> str:
+    """Writes the page on a run; where it is, or why there is none, in one line. The run has been measured by then:
+    nothing that goes wrong here may take that away."""
+    try:
+        return f"Report: {page.write(records, folder, articles)[0]}"
+    except UsageError as error:
+        return f"No {page.HTML}: {error}"
+    except Exception as error:
+        return f"No {page.HTML}: {type(error).__name__}: {error}".replace("\n", " ")
 
 
 class Session:
@@ -177,19 +189,8 @@ class Session:
         except OSError as error:
             self._warning = f"{self.store.folder}: that this run ended cannot be written ({error.strerror})."
         if self.records:
-            self._report = self._write_report()
+            self._report = write_report(self.records, self.store.folder, self.run.articles)
         return exit_status
-
-    def _write_report(self) -> str:
-        """Writes the page on this run; where it is, or why there is none. The run has been measured by then: nothing
-        that goes wrong here may take that away."""
-        try:
-            path, _ = page.write(self.records, self.store.folder, self.run.articles)
-        except UsageError as error:
-            return f"No report.html: {error}"
-        except Exception as error:
-            return f"No report.html: {type(error).__name__}: {error}".replace("\n", " ")
-        return f"Report: {path}"
 
     def summary(self) -> dict[str, str]:
         """What the terminal shows in the end, by section; nothing where no row has ended."""

@@ -1,0 +1,51 @@
+"""Names beside the points of a picture, and what its ink is: colours that the page's style sheet fills in."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+INK, GREY, FAINT, ACCENT, PAPER = "#010203", "#020304", "#030405", "#040506", "#050607"
+VARIABLES = {INK: "ink", GREY: "grey", FAINT: "faint", ACCENT: "accent", PAPER: "paper"}
+"""Colours that nobody sees: each stands for a variable of the style sheet."""
+SMALL = 9.0
+LETTER = 0.58
+"""Width of a letter in a sans-serif face, as a share of its size."""
+
+_LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+
+
+def place(axes: Any, points: Sequence[tuple[str, tuple[float, float], bool]]) -> None:
+    """Writes each point's name, given with its place and whether it stands out, beside it, where it covers neither
+    another name nor a point; those far off get a line."""
+    box = axes.get_window_extent()
+    where = [axes.transData.transform(point) for _, point, _ in points]
+    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in where]
+    for i in sorted(range(len(points)), key=lambda i: (not points[i][2], where[i][0])):
+        name, _, stands_out = points[i]
+        (x, y), width = where[i], SMALL * LETTER * len(name)
+        best = min(_places(width), key=lambda place: _cost(place, x, y, width, taken, box))
+        left, low = x + best[0], y + best[1]
+        taken.append((left, low, left + width, low + SMALL))
+        far = math.hypot(left + width / 2 - x, low + SMALL / 2 - y) > 20 + width / 2
+        axes.annotate(
+            name, (x, y), (left, low + SMALL / 2), xycoords="figure pixels", textcoords="figure pixels",
+            va="center", fontsize=SMALL, color=INK, weight="bold" if stands_out else "normal", zorder=5,
+            arrowprops=_LEADER if far else None,
+        )  # fmt: skip
+
+
+def _places(width: float) -> list[tuple[float, float]]:
+    """Where a name may stand: its lower left corner, seen from its point; the nearest first."""
+    rows = sorted((step * 11 - SMALL / 2 for step in range(-12, 13)), key=abs)
+    return [(dx, dy) for dy in rows for dx in (8, -8 - width, -width / 2) if dx != -width / 2 or abs(dy) > 8]
+
+
+def _cost(
+    place: tuple[float, float], x: float, y: float, width: float, taken: Sequence[tuple[float, ...]], box: Any
+) -> float:
+    """The distance from the point, and much for every overlap and for what is outside the picture."""
+    left, low = x + place[0], y + place[1]
+    right, high = left + width, low + SMALL
+    outside = left < box.x0 - 40 or right > box.x1 + 8 or low < box.y0 or high > box.y1 + 6
+    overlaps = sum(left < t[2] + 1 and t[0] < right + 1 and low < t[3] and t[1] < high for t in taken)
+    return abs(place[1]) + 0.1 * abs(place[0] + width / 2) + 1000 * overlaps + 5000 * outside
