@@ -25,7 +25,8 @@ NAMES_THAT_OVERLAP = """() => ["latency-quality", "rate-memory"].flatMap(name =>
     const svg = document.getElementById(name).parentElement.querySelector("svg");
     const boxes = [...svg.querySelectorAll("text")].map(text => [text.textContent, text.getBoundingClientRect()]);
     return boxes.flatMap(([a, x], i) => boxes.slice(i + 1)
-        .filter(([_, y]) => x.left < y.right - 1 && y.left < x.right - 1 && x.top < y.bottom - 3 && y.top < x.bottom - 3)
+        .filter(([_, y]) => x.left < y.right - 1 && y.left < x.right - 1
+                         && x.top < y.bottom - 3 && y.top < x.bottom - 3)
         .map(([b]) => a + " / " + b));
 })"""
 

@@ -4,12 +4,13 @@ import pytest
 
 from udaciheadline.records import Estimate
 from udaciheadline.report import numbers
+from udaciheadline.report.numbers import MINUS
 
 
 @pytest.mark.parametrize(
     ("value", "form", "shown"),
     [
-        (-0.04, "+.3f", "\N{MINUS SIGN}0.040"),
+        (-0.04, "+.3f", f"{MINUS}0.040"),
         (-0.0001, "+.3f", "+0.000"),
         (-0.0001, ".3f", "0.000"),
         (math.nan, ".3f", "-"),
