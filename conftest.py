@@ -12,6 +12,7 @@ import pytest
 from udaciheadline.checkpoints import growth, models
 from udaciheadline.data import articles, prompts
 from udaciheadline.engines import ENGINES
+from udaciheadline.evidence.verdict import GOALS, METRICS
 from udaciheadline.records import UsageError
 from udaciheadline.session import saved
 from udaciheadline.session.row import Row, RowFailed
@@ -55,6 +56,10 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
     baseline = "fail on what is worse than in that run: a file, a folder of baselines or of results, or a run's name"
     add("--baseline", metavar="RUN", help=baseline)
+    add("--goal", choices=GOALS, default=GOALS[0], help="what to prefer among rows that keep --budget (%(default)s)")
+    limits = 'limits that what is deployed must keep, such as "p99<50ms, memory<4GiB, nll<+0.02": ' + ", ".join(METRICS)
+    add("--budget", default="", metavar="LIMITS", help=limits)
+    add("--details", action="store_true", help="show all figures in the end, in a wide table with its legend")
     add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
     with contextlib.suppress(ValueError, argparse.ArgumentError):  # pytest-timeout has one of this name and meaning
         add("--timeout", type=float, help="seconds that one technique may take (default: 600)")
@@ -197,6 +202,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     session = config.stash.get(SESSION, None)
-    for title, text in session.summary().items() if session else ():
+    writer = config.get_terminal_writer()
+    sections = session.summary(lambda text, colour: writer.markup(text, **{colour: True})) if session else {}
+    for title, text in sections.items():
         terminalreporter.section(title)
         terminalreporter.write_line(text)

@@ -3,13 +3,14 @@
 import re
 
 from udaciheadline.records import Estimate, Record
-from udaciheadline.report.table import table
+from udaciheadline.report.details import details
 
 COPY_ROUGE = dict.fromkeys(("rouge1", "rouge2", "rougeL", "rougeLsum"), Estimate(0.234, 0.2, 0.3))
 
 
 def text(*records: Record) -> str:
-    return table(records, COPY_ROUGE, ["A note about the run."])
+    """The wide table of these rows, with its legend."""
+    return details(records, COPY_ROUGE)
 
 
 def cells(written: str, technique: str) -> dict[str, str]:

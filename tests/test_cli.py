@@ -99,7 +99,7 @@ def test_a_report_on_an_earlier_run_goes_where_it_is_asked_to_with_another_budge
     assert main(["report", "good", "-o", "there", "--goal", "memory", "--budget", "p50<1s"]) == 0
     text = Path("there/report.md").read_text("utf-8")
     assert "run good" in text
-    assert "**memory**. Limits: **p50&lt;1s**" in text
+    assert "goal memory, budget p50&lt;1s" in text
     assert not Path("results/report.md").exists()
 
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 import pytest
 from rows import ARTICLES, RECORD, SKIPPED, run
 
-from udaciheadline.evidence.verdict import Budget, parse_budget
+from udaciheadline.evidence.verdict import parse_budget
 from udaciheadline.records import Article, Record, UsageError
 from udaciheadline.report import page
 
@@ -179,7 +179,7 @@ def test_no_sign_in_a_headline_means_anything_to_markdown(headline: str, shown: 
 def test_the_verdict_comes_first_with_its_budget() -> None:
     text = markdown(run(), limits="p99<1s, memory<4GiB", goal="memory")
     assert text.startswith("# ")
-    assert "Preferred among rows that keep the limits: **memory**. Limits: **p99&lt;1s, memory&lt;4GiB**." in text
+    assert "; goal memory, budget p99&lt;1s, memory&lt;4GiB." in text.splitlines()[2]
 
 
 def test_a_run_keeps_the_budget_of_its_session(tmp_path: Path) -> None:
@@ -187,7 +187,12 @@ def test_a_run_keeps_the_budget_of_its_session(tmp_path: Path) -> None:
         replace(record, settings=record.settings | {"budget": "p50<7ms", "goal": "offline"}) for record in run()
     )
     text = page.write(asked, tmp_path)[1].read_text("utf-8")
-    assert "**offline**. Limits: **p50&lt;7ms**" in text
+    assert "; goal offline, budget p50&lt;7ms." in text
+
+
+def test_what_is_deployed_has_its_command() -> None:
+    assert "```\nudaciheadline write ARTICLES -o HEADLINES --technique pruned" in markdown(run())
+    assert "```" not in markdown(run(), limits="p50<1us")
 
 
 def test_rows_that_were_not_measured_to_their_end_are_listed_with_the_reason(written: tuple[str, str]) -> None:
@@ -235,7 +240,3 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(
         page.write((SKIPPED,), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [page.HTML]
     assert (tmp_path / page.HTML).read_text() == "old"
-
-
-def test_the_default_budget_has_no_limit() -> None:
-    assert page.build(run(), ARTICLES, Budget()).limits == ""

@@ -1,192 +1,172 @@
+"""The table that fits a terminal, and the sample headlines."""
+
 import math
 import re
 from dataclasses import replace
 
 import pytest
-from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, SPECULATIVE, broken
-from tables import cells, legend, text
+from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, broken
+from tables import COPY_ROUGE, cells, legend
 
-from udaciheadline.records import Estimate, Memory, Verdict
-from udaciheadline.report.table import COPY_TITLE, samples, table
+from udaciheadline.evidence.verdict import decide
+from udaciheadline.records import Estimate, Measurement, Memory, Record, Verdict
+from udaciheadline.report.table import WIDTH, number, samples, table
+
+REFERENCE = replace(RECORD, technique="kv-cache")
+
+
+def written(*records: Record) -> str:
+    return table(records, decide(records), COPY_ROUGE)
+
+
+def rows_of(text: str) -> list[str]:
+    return text.partition("\n\n")[0].splitlines()
 
 
 @pytest.mark.parametrize(
     ("column", "cell"),
     [
         ("avg", "125.0"),
-        ("first", "31.2"),
+        ("p99", "250.0*"),
         ("x kv-cache", "2.00 ±0.10"),
-        ("x baseline", "3.00 ±0.50"),
         ("offline", "40"),
-        ("limit", "25.0%"),
-        ("left", "93.8"),
-        ("weights", "3.0"),
         ("peak", "700"),
-        ("ROUGE-1", "0.500"),
-        ("difference", "-0.040 ±0.020"),
-        ("NLL", "1.750"),
-        ("same", "75%"),
-        ("gates", "pass"),
+        ("ROUGE-1", "-.040 ±.020"),
+        ("NLL", "+.250"),
     ],
 )
-def test_a_row_shows_speed_memory_and_quality_side_by_side(column: str, cell: str) -> None:
-    assert cells(text(RECORD), "pruned")[column] == cell
+def test_a_row_shows_what_a_decision_needs(column: str, cell: str) -> None:
+    assert cells(written(REFERENCE, RECORD), "pruned")[column] == cell
+
+
+def test_the_last_column_is_the_verdict() -> None:
+    found = {row.split()[0]: row.split("  ")[-1] for row in rows_of(written(REFERENCE, RECORD))[3:]}
+    assert found == {"kv-cache": "reference", "pruned": "deploy"}
+
+
+def test_an_offline_row_has_a_rate_and_no_latency() -> None:
+    found = cells(written(REFERENCE, OFFLINE), "compiled-batch")
+    assert (found["avg"], found["x kv-cache"], found["offline"]) == ("", "", "80")
+
+
+@pytest.mark.parametrize("status", ["crash", "oom", "timeout", "error"])
+def test_a_row_that_broke_off_shows_its_status_and_below_its_reason_in_a_line(status: str) -> None:
+    shown = written(RECORD, broken(status, "its worker died"))
+    assert rows_of(shown)[-1].split() == ["speculative", status]
+    assert f"speculative: {status}: its worker died." in legend(shown).splitlines()
+
+
+def huge(measurement: Measurement) -> Measurement:
+    ratio = Estimate(123456.7, 12345.6, 234567.8)
+    return replace(measurement, average_seconds=98765.4, p99_seconds=99999.9, speed_up=ratio)
+
+
+EXTREME = replace(
+    RECORD,
+    technique="a-technique-with-a-long-name",
+    measurement=huge(MEASUREMENT),
+    throughput=replace(RECORD.throughput, headlines_per_second=1234567.8),
+    memory=Memory((), (), 999_999 * 2**20),
+    scores=replace(
+        SCORES,
+        rouge_difference=dict.fromkeys(SCORES.rouge, Estimate(-0.999, -1.5, -0.1)),
+        nll_difference=Estimate(123.456, 100.0, 150.0),
+    ),
+)
+
+
+@pytest.mark.parametrize("records", [(REFERENCE, RECORD), (REFERENCE, OFFLINE, EXTREME), (SKIPPED,)])
+def test_no_row_is_wider_than_the_table_may_be(records: tuple[Record, ...]) -> None:
+    assert max(map(len, rows_of(written(*records)))) <= WIDTH == 100
 
 
 @pytest.mark.parametrize(
-    ("column", "cell"),
+    ("value", "shown"), [(0.0, "0.0"), (6.84, "6.8"), (9999.94, "9999.9"), (12345.6, "12346"), (1234567.8, "1.2e6")]
+)
+def test_a_number_has_six_characters_at_most(value: float, shown: str) -> None:
+    assert number(value) == shown
+
+
+def test_the_legend_has_no_more_than_eight_lines_of_no_more_than_the_width() -> None:
+    several = replace(RECORD, technique="other", measurement=replace(MEASUREMENT, launches=3, count=5))
+    lines = legend(written(REFERENCE, several, OFFLINE)).splitlines()
+    assert 0 < len(lines) <= 8
+    assert max(map(len, lines)) <= WIDTH
+
+
+@pytest.mark.parametrize(
+    ("launches", "said"),
     [
-        ("avg", ""),
-        ("p99", ""),
-        ("first", ""),
-        ("x kv-cache", ""),
-        ("x baseline", ""),
-        ("offline", "80"),
-        ("limit", "25.0%"),
-        ("left", "9.4"),
-        ("peak", "700"),
-        ("ROUGE-1", "0.500"),
-        ("gates", "pass"),
+        ((1, 1), "over articles, in one process."),
+        ((3, 5), "over fresh processes of both."),
+        ((1, 5), "over fresh processes of both (1 rows: one)."),
     ],
 )
-def test_an_offline_row_has_no_latency_and_is_held_against_the_limit_of_its_rate(column: str, cell: str) -> None:
-    """80 of 320 headlines a second: 12.5 ms each, where 3.125 ms would do."""
-    assert cells(text(OFFLINE), "compiled-batch")[column] == cell
+def test_the_legend_says_over_what_the_interval_of_a_speed_up_is(launches: tuple[int, int], said: str) -> None:
+    names = zip(("pruned", "other"), launches, strict=True)
+    rows = [replace(RECORD, technique=name, measurement=replace(MEASUREMENT, launches=n)) for name, n in names]
+    assert said in legend(written(*rows))
 
 
-def test_a_row_without_a_limit_shows_neither_its_share_nor_what_is_left() -> None:
-    without = replace(RECORD, measurement=replace(MEASUREMENT, limit_seconds=None))
-    offline = replace(OFFLINE, throughput=replace(OFFLINE.throughput, limit_per_second=None))
-    for record in (without, offline):
-        row = cells(text(record), record.technique)
-        assert (row["limit"], row["left"]) == ("", "")
+def test_the_legend_holds_the_reference_against_the_description() -> None:
+    line = "ROUGE-1, NLL (nats a token): against kv-cache. ROUGE-1 of the description 0.234, of kv-cache 0.500."
+    assert line in legend(written(REFERENCE, RECORD)).splitlines()
 
 
-def test_a_measured_row_is_held_against_the_limit_of_its_latency_and_not_of_its_offline_rate() -> None:
-    both = replace(RECORD, throughput=OFFLINE.throughput)
-    assert cells(text(both), "pruned")["left"] == "93.8"
-
-
-def test_rows_stand_in_the_order_given_and_copying_the_description_is_the_last() -> None:
-    rows = text(SPECULATIVE, RECORD).partition("\n\n")[0].splitlines()[3:]
-    assert [row.split("  ")[0] for row in rows] == ["speculative", "pruned", "Copy the description"]
-
-
-def test_the_row_of_copying_shows_its_rouge_in_the_column_of_rouge() -> None:
-    copied = cells(text(RECORD), "Copy the description")
-    assert {name: cell for name, cell in copied.items() if cell} == {
-        "technique": "Copy the description",
-        "ROUGE-1": "0.234",
-    }
-
-
-def test_notes_come_last() -> None:
-    assert text(RECORD).endswith("\nA note about the run.")
-
-
-@pytest.mark.parametrize(
-    ("statuses", "cell"),
-    [
-        ({"rouge1": "pass", "work": "pass"}, "pass"),
-        ({"rouge1": "fail", "work": "pass"}, "FAIL rouge1"),
-        ({"rouge1": "fail", "likelihood": "inconclusive", "work": "fail"}, "FAIL rouge1,work"),
-        ({"rouge1": "inconclusive", "work": "pass"}, "~ rouge1"),
-        ({"rouge1": "pass", "parity": "not judged"}, "~ parity"),
-        ({}, "-"),
-    ],
-    ids=["all pass", "one fails", "two fail", "inconclusive", "not judged", "no gates"],
-)
-def test_the_gates_column_names_what_did_not_pass(statuses: dict[str, str], cell: str) -> None:
-    verdicts = [Verdict(gate, status, 0.9, 0.97, "what was found") for gate, status in statuses.items()]
-    assert cells(text(replace(RECORD, verdicts=verdicts)), "pruned")["gates"] == cell
-
-
-def test_below_the_table_each_gate_that_did_not_pass_says_why() -> None:
-    verdicts = [
-        Verdict("rouge1", "fail", 0.9, 0.97, "90.0% of the reference's kept"),
-        Verdict("likelihood", "inconclusive", 0.1, 0.02, "within chance"),
-        Verdict("work", "pass", 0.0, 0.1, "the same work"),
-    ]
-    below = legend(text(replace(RECORD, verdicts=verdicts)))
-    assert "pruned: rouge1: fail: 90.0% of the reference's kept" in below
-    assert "pruned: likelihood: inconclusive: within chance" in below
-    assert "the same work" not in below
-
-
-@pytest.mark.parametrize(
-    ("status", "reason"),
-    [("skipped", "it needs a CUDA GPU"), ("timeout", "no answer within 600 s"), ("oom", "out of memory")],
-)
-def test_a_row_that_broke_off_shows_its_status_and_below_its_reason(status: str, reason: str) -> None:
-    written = text(RECORD, broken(status, reason))
-    row = cells(written, "speculative")
-    assert row["avg"] == status
-    assert {name for name, cell in row.items() if cell} == {"technique", "avg"}
-    assert f"speculative: {status}: {reason}." in legend(written).splitlines()
-
-
-def test_a_table_of_skipped_rows_only_is_still_a_table() -> None:
-    written = text(SKIPPED)
-    assert cells(written, "speculative")["avg"] == "skipped"
-    assert "n = " not in written
-
-
-def test_a_p99_of_few_articles_is_marked_and_the_mark_explained() -> None:
-    written = text(RECORD)
-    assert cells(written, "pruned")["p99"] == "250.0*"
-    assert "* p99 of fewer than 299 values" in legend(written)
+def test_the_legend_speaks_of_no_column_that_is_empty() -> None:
+    below = legend(written(replace(RECORD, measurement=None, throughput=None, scores=None)))
+    assert "avg" not in below
+    assert "offline:" not in below
+    assert "ROUGE-1" not in below
 
 
 def test_a_p99_of_many_articles_has_no_mark() -> None:
-    written = text(replace(RECORD, measurement=replace(MEASUREMENT, p99_is_reliable=True)))
-    assert cells(written, "pruned")["p99"] == "250.0"
-    assert "*" not in written
+    assert "*" not in written(replace(RECORD, measurement=replace(MEASUREMENT, p99_is_reliable=True)))
 
 
-@pytest.mark.parametrize(
-    ("memory", "peak", "said"),
-    [
-        (Memory((), (), 3 * 2**20), "3", "resident memory of the worker process"),
-        (Memory((3 * 2**20, 2**20), (2**30, 2**30), 2**30), "4", "allocated on all GPUs"),
-        (Memory((), (), None), "", "resident memory of the worker process"),
-        (None, "", "resident memory of the worker process"),
-    ],
-    ids=["CPU", "two GPUs", "a kernel that cannot tell", "not measured"],
-)
-def test_the_peak_is_of_the_devices_or_else_of_the_process(memory: Memory | None, peak: str, said: str) -> None:
-    written = text(replace(RECORD, memory=memory))
-    assert cells(written, "pruned")["peak"] == peak
-    assert f"Peak: {said}" in legend(written)
+def test_each_failed_gate_has_a_line_and_those_that_are_open_one_together() -> None:
+    failed = [
+        Verdict("rouge1", "fail", 0.9, 0.97, "90.0% kept\n  article 3 became worse"),
+        Verdict("work", "fail", 0.3, 0.1, "+30.0% new tokens"),
+        Verdict("likelihood", "inconclusive", 0.1, 0.02, "within chance"),
+    ]
+    shown = legend(written(replace(RECORD, verdicts=failed), replace(OFFLINE, verdicts=failed[2:]))).splitlines()
+    assert shown[-3:] == [
+        "pruned: rouge1: fail: 90.0% kept",
+        "pruned: work: fail: +30.0% new tokens",
+        "Gates that are open (~, why: --details): pruned likelihood; compiled-batch likelihood.",
+    ]
 
 
-def test_an_interval_that_one_article_cannot_give_is_not_shown_as_a_number() -> None:
-    one = replace(MEASUREMENT, count=1, speed_up=Estimate(2.0, math.nan, math.nan))
-    assert cells(text(replace(RECORD, measurement=one)), "pruned")["x kv-cache"].startswith("2.00")
-    assert "nan" not in text(replace(RECORD, measurement=one))
+def test_skipped_rows_are_one_line_together_and_none_of_the_table() -> None:
+    shown = written(
+        RECORD,
+        SKIPPED,
+        broken("skipped", "it needs a CUDA GPU", technique="static-cache"),
+        broken("skipped", "it needs a CUDA GPU", technique="layer-placement"),
+    )
+    assert [row.split()[0] for row in rows_of(shown)[3:]] == ["pruned"]
+    assert legend(shown).splitlines()[-1] == (
+        "Skipped: speculative (it needs a target model: name one with --target); "
+        "static-cache, layer-placement (it needs a CUDA GPU)."
+    )
 
 
-def test_quality_that_is_no_number_is_a_dash_in_every_row() -> None:
+def test_figures_that_are_no_number_are_not_printed_as_such() -> None:
     unknown = Estimate(math.nan, math.nan, math.nan)
-    unseen = dict.fromkeys(SCORES.rouge, unknown)
-    scores = replace(SCORES, rouge=unseen, rouge_difference=unseen, nll=unknown)
-    written = table([replace(RECORD, scores=scores)], unseen, [])
-    row = cells(written, "pruned")
-    assert [row["ROUGE-1"], row["difference"], row["NLL"]] == ["-", "-", "-"]
-    assert cells(written, COPY_TITLE)["ROUGE-1"] == "-"
-    assert "nan" not in written
+    scores = replace(SCORES, rouge_difference=dict.fromkeys(SCORES.rouge, unknown), nll_difference=unknown)
+    one = replace(MEASUREMENT, speed_up=Estimate(2.0, math.nan, math.nan))
+    shown = table(
+        [replace(RECORD, scores=scores, measurement=one)], decide([RECORD]), dict.fromkeys(SCORES.rouge, unknown)
+    )
+    assert "nan" not in shown
+    assert (cells(shown, "pruned")["ROUGE-1"], cells(shown, "pruned")["x kv-cache"]) == ("-", "2.00")
 
 
-def test_a_reason_that_nothing_could_be_judged_for_stands_once_for_all_its_rows_and_gates() -> None:
-    unseen = [Verdict(gate, "not judged", math.nan, 0.99, "ROUGE sees no word") for gate in ("rouge1", "rougeL")]
-    missing = Verdict("parity", "not judged", math.nan, 1.0, "no such row")
-    rows = [replace(RECORD, technique=name, verdicts=[*unseen, missing]) for name in ("int8", "nf4")]
-    found = [
-        line for line in legend(text(replace(RECORD, verdicts=unseen), *rows)).splitlines() if "not judged" in line
-    ]
-    assert found == [
-        "pruned, int8, nf4: rouge1, rougeL: not judged: ROUGE sees no word.",
-        "int8, nf4: parity: not judged: no such row.",
-    ]
+def test_in_colour_a_row_has_that_of_its_verdict_and_the_words_stay() -> None:
+    records = [REFERENCE, RECORD]
+    shown = table(records, decide(records), COPY_ROUGE, lambda text, colour: f"<{colour}>{text}</>")
+    assert [line for line in shown.splitlines() if "<" in line] == [f"<green>{rows_of(written(*records))[-1]}</>"]
 
 
 # -- sample headlines ------------------------------------------------------------------------------------------------
@@ -198,22 +178,24 @@ def test_a_sample_shows_description_true_headline_and_what_each_technique_wrote(
     assert samples(ARTICLES, MADE, count=1).splitlines() == [
         "",
         "Description of article 0.",
-        "  true headline         True headline 0",
-        "  Baseline              Baseline wrote 0",
-        "  Speculative Decoding  Speculative Decoding wrote 0",
+        "  true headline: True headline 0",
+        "  Baseline: Baseline wrote 0",
+        "  Speculative Decoding: Speculative Decoding wrote 0",
     ]
+
+
+def test_techniques_that_wrote_the_same_headline_share_a_line() -> None:
+    made = {"Baseline": ["A"], "Pruned": ["B"], "KV Caching": ["A"]}
+    assert samples(ARTICLES, made, count=1).splitlines()[3:] == ["  Baseline, KV Caching: A", "  Pruned: B"]
 
 
 @pytest.mark.parametrize(("articles", "shown"), [(8, 3), (2, 2)])
 def test_the_first_three_articles_are_shown_or_as_many_as_there_are(articles: int, shown: int) -> None:
-    written = samples(ARTICLES[:articles], MADE)
-    assert re.findall(r"Baseline wrote (\d)", written) == [str(i) for i in range(shown)]
+    assert re.findall(r"Baseline wrote (\d)", samples(ARTICLES[:articles], MADE)) == [str(i) for i in range(shown)]
 
 
-def test_headlines_of_a_sample_begin_in_the_same_column_when_titles_are_short() -> None:
-    lines = samples(ARTICLES, {"Baseline": MADE["Baseline"]}, count=1).splitlines()[2:]
-    true, made = (line.index(start) for line, start in zip(lines, ("True", "Baseline wrote"), strict=True))
-    assert true == made
+def test_a_technique_that_was_measured_on_fewer_articles_is_missing_where_it_wrote_nothing() -> None:
+    assert "Pruned" not in samples(ARTICLES, {"Pruned": ["A"]}).partition("article 1")[2]
 
 
 def test_without_a_measured_technique_the_sample_is_the_article_alone() -> None:

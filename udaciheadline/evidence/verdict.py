@@ -149,8 +149,8 @@ class _Rule:
         return self._gains[REFERENCE] if self._reference else Gains(REFERENCE, {})
 
     def _contenders(self) -> list[Gains]:
-        """Of the rows that keep the limits, the reference and those that gain on it for certain; all, where it is the
-        reference that breaks a limit."""
+        """Of the rows that keep the limits, the reference and those that gain on it for certain, by what the goal
+        prefers or without any loss; all, where it is the reference that breaks a limit."""
         if REFERENCE in self._limited:
             return self._in
         return [
@@ -158,7 +158,7 @@ class _Rule:
             for row in self._in
             if row.technique == REFERENCE
             or row.pays(self._base, DECISIVE[self._goal])
-            or (self._reference and row.dominates(self._base, self._goal))
+            or (row.dominates(self._base, self._goal) and row.pays_in_anything(self._base, self._goal))
         ]
 
     def _winners(self, rows: Sequence[Gains]) -> list[Gains]:

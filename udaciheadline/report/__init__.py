@@ -1,9 +1,9 @@
 """What a run says.
 
-Others use `table` (the end of a run, on the terminal), `page` (the same and more as files: HTML and Markdown),
-`comparison` (of two runs), `progress` (while it lasts) and `timeline` (a profile as text). Inside, `figures` are the
-pictures with their numbers, which `plots` draws, `headlines` what was written, `findings` sentences on each technique,
-and `numbers` how figures are written.
+Others use `verdict`, `table` and, on request, `details` (the end of a run, on the terminal, in `colour`), `page` (the
+same and more as files: HTML and Markdown), `comparison` (of two runs), `progress` (while it lasts) and `timeline` (a
+profile as text). Inside, `figures` are the pictures with their numbers, which `plots` draws and `labels` names,
+`headlines` what was written, `findings` sentences on each technique, and `numbers` how the page writes figures.
 """
 
-__all__ = ["comparison", "page", "progress", "table", "timeline"]
+__all__ = ["colour", "comparison", "details", "page", "progress", "table", "timeline", "verdict"]

@@ -19,7 +19,7 @@ from udaciheadline.evidence import quality
 from udaciheadline.evidence.statistics import mean
 from udaciheadline.evidence.verdict import Budget, Decision, budget_of, decide
 from udaciheadline.records import Article, Estimate, Record, UsageError
-from udaciheadline.report import figures, findings, headlines
+from udaciheadline.report import figures, findings, headlines, verdict
 from udaciheadline.report.figures import Figure
 from udaciheadline.report.numbers import number
 from udaciheadline.techniques import REFERENCE
@@ -47,13 +47,16 @@ READING = (
 
 @dataclass(frozen=True)
 class Page:
-    """All that the templates say. `figures` come before the headlines and `hardware` after them; `skipped` holds
+    """All that the templates say. `command` and `python` deploy what the decision names (nothing where it names none,
+    or where Python needs more than a few lines). `figures` come before the headlines and `hardware` after them; `skipped` holds
     technique, status and reason of every row that was not measured to its end."""
 
     title: str
     run: str
     decision: Decision
-    limits: str
+    asked: str
+    command: str
+    python: str
     figures: list[Figure]
     stories: headlines.Stories | None
     has_articles: bool
@@ -102,11 +105,14 @@ def build(records: Sequence[Record], articles: Sequence[Article] | None, budget:
     planes = (figures.latency_and_quality, figures.rate_and_memory, figures.speed_ups, figures.latencies)
     first = records[0]
     decision = decide(records, budget)
+    chosen = next((record for record in records if record.technique == decision.technique), None)
     return Page(
         title=f"Which optimisation to deploy: {first.settings.get('model_name', EMBEDDED)}",
         run=_moment(first.run),
         decision=decision,
-        limits=", ".join(limit.text for limit in decision.budget.limits),
+        asked=verdict.asked(budget),
+        command=verdict.command(chosen) if chosen else "",
+        python="\n".join(verdict.lines_of_python(chosen)) if chosen else "",
         figures=[figure for make in (*planes, figures.quality) if (figure := make(records))],
         stories=headlines.stories(records, articles),
         has_articles=articles is not None,

@@ -1,244 +1,153 @@
-"""The table at the end of a run, and sample headlines. Plain text, no more than a wide terminal."""
+"""The table at the end of a run: what a decision needs, in 100 columns. And headlines to look at.
+
+All other figures are in `details`, and in `results.csv`.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from udaciheadline.evidence.measure import P99_MIN_COUNT
-from udaciheadline.records import Article, Estimate, Parallel, Record
-from udaciheadline.techniques import REFERENCE, techniques
+from udaciheadline.evidence.verdict import Decision
+from udaciheadline.evidence.wording import ratio
+from udaciheadline.records import Article, Estimate, Record
+from udaciheadline.report.colour import Paint, by_state, plain
+from udaciheadline.techniques import REFERENCE
 
 COPY_TITLE = "Copy the description"
+WIDTH = 100
+_NAME = 17  # that of the longest technique of ours; a longer one is cut
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
     ("technique", ""),
     ("avg", "ms"),
     ("p99", "ms"),
-    ("first", "ms"),
     ("x " + REFERENCE, ""),
-    ("x baseline", ""),
     ("offline", "/s"),
-    ("limit", "share"),
-    ("left", "ms"),
-    ("weights", "MiB"),
     ("peak", "MiB"),
-    ("ROUGE-1", ""),
-    ("difference", ""),
-    ("NLL", "nats"),
-    ("same", "tokens"),
-    ("gates", ""),
+    ("ROUGE-1", "change"),
+    ("NLL", "change"),
+    ("verdict", ""),
 )
 
 
-def table(records: Sequence[Record], copy_rouge: Mapping[str, Estimate], notes: Sequence[str]) -> str:
-    """The rows as text: speed, memory, quality and gates side by side, then the notes that explain them."""
-    rows = [[name for name, _ in _COLUMNS], [unit for _, unit in _COLUMNS], *map(_row, records)]
-    rows.append(_cells({"technique": COPY_TITLE, "ROUGE-1": _number(copy_rouge["rouge1"].value, ".3f")}))
+def table(
+    records: Sequence[Record], decision: Decision, copy_rouge: Mapping[str, Estimate], paint: Paint = plain
+) -> str:
+    """The rows as text, no wider than `WIDTH`, then what explains the columns, and what failed."""
+    shown = [record for record in records if record.status != "skipped"]
+    states = {standing.technique: standing.state for standing in decision.standings}
+    rows = [[name for name, _ in _COLUMNS], [unit for _, unit in _COLUMNS]]
+    rows += [_row(record, states[record.technique]) for record in shown]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
-    lines.insert(2, "-" * max(map(len, lines)))
-    return "\n".join([*lines, "", *_legend(records), *notes])
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:-1], widths[1:-1]), row[-1]]).rstrip() for row in rows
+    ]
+    rule = "-" * max(map(len, lines))
+    body = [by_state(line, states[record.technique], paint) for line, record in zip(lines[2:], shown, strict=True)]
+    return "\n".join([*lines[:2], rule, *body, "", *_legend(shown, copy_rouge), *_findings(records, paint)])
 
 
-def _cells(values: Mapping[str, str]) -> list[str]:
-    return [values.get(name, "") for name, _ in _COLUMNS]
-
-
-def _row(record: Record) -> list[str]:
-    cells = {"technique": record.technique}
-    if record.status != "ok":
-        return _cells(cells | {"avg": record.status})
+def _row(record: Record, state: str) -> list[str]:
+    name = record.technique
+    cells = {"technique": name if len(name) <= _NAME else name[: _NAME - 1] + "…"}
+    cells["verdict"] = record.status if record.status != "ok" else state
     if (m := record.measurement) is not None:
-        cells["avg"] = _ms(m.average_seconds)
-        cells["p99"] = _ms(m.p99_seconds) + ("" if m.p99_is_reliable else "*")
-        cells["first"] = _ms(m.first_token_seconds)
-        cells["x " + REFERENCE] = _interval(m.speed_up, ".2f")
-        if m.limit_seconds is not None:
-            cells["limit"] = f"{m.limit_seconds / m.average_seconds:.1%}"
-            cells["left"] = _ms(m.average_seconds - m.limit_seconds)
+        cells["avg"] = number(m.average_seconds * 1000)
+        cells["p99"] = number(m.p99_seconds * 1000) + ("" if m.p99_is_reliable else "*")
+        cells["x " + REFERENCE] = ratio(m.speed_up)
     if (t := record.throughput) is not None:
-        cells["offline"] = f"{t.headlines_per_second:.0f}"
-        if record.measurement is None and t.limit_per_second is not None:
-            cells["limit"] = f"{t.headlines_per_second / t.limit_per_second:.1%}"
-            cells["left"] = _ms(1 / t.headlines_per_second - 1 / t.limit_per_second)
-    if (over := record.speed_up_over.get("baseline")) is not None:
-        cells["x baseline"] = _interval(over, ".2f")
-    if record.build is not None:
-        cells["weights"] = f"{record.build.weights_bytes / 2**20:.1f}"
+        cells["offline"] = number(t.headlines_per_second, 0)
     if (memory := record.memory) is not None and (peak := memory.peak_bytes):
-        cells["peak"] = f"{peak / 2**20:.0f}"
+        cells["peak"] = number(peak / 2**20, 0)
     if (s := record.scores) is not None:
-        cells["ROUGE-1"] = _number(s.rouge["rouge1"].value, ".3f")
-        cells["difference"] = _interval(s.rouge_difference["rouge1"], "+.3f")
-        cells["NLL"], cells["same"] = _number(s.nll.value, ".3f"), f"{s.identical_share:.0%}"
-    cells["gates"] = _gates(record)
-    return _cells(cells)
+        cells["ROUGE-1"] = _difference(s.rouge_difference["rouge1"])
+        cells["NLL"] = _change(s.nll_difference.value)
+    return [cells.get(name, "") for name, _ in _COLUMNS]
 
 
-def _gates(record: Record) -> str:
-    if not record.verdicts:
+def number(value: float, decimals: int = 1) -> str:
+    """A number of at most six characters."""
+    if abs(value) >= 999_999.5:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:.{decimals if abs(value) < 9999.95 else 0}f}"
+
+
+def _difference(estimate: Estimate) -> str:
+    half = (estimate.high - estimate.low) / 2
+    return _change(estimate.value) + ("" if math.isnan(half) else f" ±{half:.3f}".replace("±0", "±"))
+
+
+def _change(value: float) -> str:
+    if math.isnan(value):
         return "-"
-    failed = [v.gate for v in record.verdicts if v.status == "fail"]
-    if failed:
-        return "FAIL " + ",".join(failed)
-    open_ = [v.gate for v in record.verdicts if v.status in ("inconclusive", "not judged")]
-    return "~ " + ",".join(open_) if open_ else "pass"
+    shown = f"{value + 0.0:+.3f}" if abs(value) < 9.9995 else f"{value:+.1e}"
+    return shown.replace("+0.", "+.").replace("-0.", "-.")
 
 
-def _launches(records: Sequence[Record]) -> str:
-    """Over what the intervals of speed-ups are."""
-    counts = {record.technique: record.measurement.launches for record in records if record.measurement}
-    several = ", ".join(f"{name} {count}" for name, count in counts.items() if count > 1)
-    alone = ", ".join(name for name, count in counts.items() if count == 1)
-    line = f"A speed-up's ± is over fresh processes of the row and of the reference: {several}" if several else ""
-    if alone:
-        line += ". " if several else ""
-        line += f"One process alone, so that how two of them differ is in no ± of speed: {alone}"
-    return f"{line}."
-
-
-def _legend(records: Sequence[Record]) -> list[str]:
+def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> list[str]:
+    """What the columns mean, of those that have something in them."""
     lines = []
-    measured = [record.measurement for record in records if record.measurement]
+    measured = {record.technique: record.measurement for record in records if record.measurement}
     if measured:
-        counts = sorted({measurement.count for measurement in measured})
+        counts = sorted({measurement.count for measurement in measured.values()})
         n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        lines.append(
-            f"n = {n} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by "
-            f"article with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, "
-            "paired. ±: half a 95 % interval, over articles. First: time to the first token."
-        )
-        lines.append(_launches(records))
-        if any("baseline" in record.speed_up_over for record in records):
-            lines.append("x baseline goes by way of the reference: how that shifts from row to row is not in its ±.")
-        if not all(measurement.p99_is_reliable for measurement in measured):
-            lines.append(f"* p99 of fewer than {P99_MIN_COUNT} values has no upper confidence bound.")
-    on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
-    where = "allocated on all GPUs" if on_gpu else "resident memory of the worker process, libraries included"
-    lines.append(f"Peak: {where}. ROUGE: mean of the articles. NLL: of the true headline, per token.")
+        star = "" if all(m.p99_is_reliable for m in measured.values()) else f" *: of fewer than {P99_MIN_COUNT} values."
+        lines.append(f"avg, p99: of a headline, one article at a time, n = {n}.{star}")
+        alone = sum(measurement.launches == 1 for measurement in measured.values())
+        over = "articles, in one process" if alone == len(measured) else "fresh processes of both"
+        some = f" ({alone} rows: one)" if 0 < alone < len(measured) else ""
+        lines.append(f"x {REFERENCE}: how many times as fast, paired article by article.")
+        lines.append(f"±: half a 95 % interval; of speed over {over}{some}.")
     if any(record.throughput for record in records):
-        sizes = ", ".join(f"{r.technique} {r.throughput.batch_size}" for r in records if r.throughput)
-        lines.append(f"Offline: headlines a second, all articles as one job; articles at a time: {sizes}.")
-        lines.append(
-            "Limit: share of what the device, measured in this session, would do if only reading the weights once a "
-            "token took time (offline rows: only matrix products); left: milliseconds a headline above that."
-        )
-    lines += _energy(records)
-    if compiled := [record.technique for record in records if record.engine == "compiled"]:
-        lines.append(f"On the compiled engine: {', '.join(compiled)}; the others on transformers.")
-    if any(record.build and "no_end_token" in record.build.details for record in records):
-        lines.append("Neither checkpoint nor tokenizer names an end token: only its length ends a headline.")
+        lines.append("offline: headlines a second, all articles as one job.")
+    on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
+    lines.append(
+        f"peak: {'allocated on all GPUs' if on_gpu else 'resident memory of the process, libraries included'}."
+    )
+    if any(record.scores for record in records):
+        copied = copy_rouge["rouge1"].value
+        copying = "" if math.isnan(copied) else f" ROUGE-1 of the description {copied:.3f}"
+        reference = next((r.scores for r in records if r.technique == REFERENCE and r.scores), None)
+        if copying and reference:
+            copying += f", of {REFERENCE} {reference.rouge['rouge1'].value:.3f}"
+        lines.append(f"ROUGE-1, NLL (nats a token): against {REFERENCE}.{copying}{'.' if copying else ''}")
+    lines.append("slower: behind in what --goal prefers. All figures: --details, or results.csv.")
+    return lines
+
+
+def _findings(records: Sequence[Record], paint: Paint) -> list[str]:
+    """What went wrong: each failed gate and each row that broke off has a line; what is open, and what was skipped, has
+    one together."""
+    lines = []
     for record in records:
-        if (t := record.throughput) is not None and t.refused_batch_size is not None:
-            lines.append(f"{record.technique}: {t.refused_batch_size} articles at a time did not fit in memory.")
-        if t is not None and t.speed_up is not None:
-            line = f"{record.technique}: {_interval(t.speed_up, '.2f')} times the offline rate of {REFERENCE}"
-            lines.append(f"{line}, in turn with it, in {t.rounds} fresh processes of each.")
-        elif t is not None and record.measurement is None and REFERENCE in t.times_over:
-            lines.append(f"{record.technique}: {t.times_over[REFERENCE]:.2f} times the offline rate of {REFERENCE}.")
-        if (m := record.measurement) is not None and m.acceptance_rate is not None:
-            line = f"{record.technique}: {m.drafted} tokens drafted, {m.accepted} accepted ({m.acceptance_rate:.1%})"
-            if (over := record.speed_up_over.get("target")) is not None:
-                line += f"; {_interval(over, '.2f')} times the speed of the target alone"
-            lines.append(line + ".")
-        if (s := record.scores) is not None and (s.near_ties or s.real_differences):
-            lines.append(
-                f"{record.technique}: {s.near_ties} headlines part from those it must repeat at a near tie, as "
-                f"rounding (up to {s.rounding_nats:.2g} nats) explains; {s.real_differences} by a real difference."
-            )
-        if record.parallel is not None:
-            lines += _ranks(record, record.parallel)
-        lines += [f"{record.technique}: not compared with {n}: {why}." for n, why in record.not_compared.items()]
-        if record.status == "ok" and (technique := techniques().get(record.technique)) and technique.note:
-            lines.append(f"{record.technique}: {technique.note}.")
-        if record.build and "sparsity" in record.build.details:
-            d = record.build.details
-            share = f"{d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model"
-            lines.append(f"{record.technique}: {share}.")
-        if record.status != "ok":
-            lines.append(f"{record.technique}: {record.status}: {record.reason}.")
-        lines += [
-            f"{record.technique}: {v.gate}: {v.status}: {v.message}"
-            for v in record.verdicts
-            if v.status not in ("pass", "not judged")
-        ]
-    return lines + _not_judged(records)
-
-
-def _energy(records: Sequence[Record]) -> list[str]:
-    """Joules a headline of each row, and what slowed its devices down."""
-    found = {record.technique: record.energy for record in records if record.energy}
-    if not found:
-        return ["Energy: not measured here."]
-    joules = ", ".join(f"{name} {energy.joules_per_headline:.3g}" for name, energy in found.items())
-    source = next(iter(found.values())).source
-    lines = [f"Joules a headline, one article at a time or as offline jobs, idle power included ({source}): {joules}."]
-    slowed = ((name, why) for name, energy in found.items() for why in energy.slowed)
-    return lines + [f"{name}: its device was slowed down by {why} meanwhile." for name, why in slowed]
-
-
-def _not_judged(records: Sequence[Record]) -> list[str]:
-    """What could not be judged, and why: one line a reason, with all the rows and gates that it holds for."""
-    reasons: dict[str, tuple[dict[str, None], dict[str, None]]] = {}
+        if record.status not in ("ok", "skipped"):
+            lines.append(paint(f"{record.technique}: {record.status}: {record.reason}.", "red"))
+        failed = [verdict for verdict in record.verdicts if verdict.status == "fail"]
+        lines += [paint(f"{record.technique}: {v.gate}: fail: {v.message.splitlines()[0]}", "red") for v in failed]
+    open_ = [
+        f"{record.technique} {', '.join(gates)}"
+        for record in records
+        if (gates := [v.gate for v in record.verdicts if v.status in ("inconclusive", "not judged")])
+    ]
+    if open_:
+        lines.append(f"Gates that are open (~, why: --details): {'; '.join(open_)}.")
+    skipped: dict[str, list[str]] = {}
     for record in records:
-        for verdict in record.verdicts:
-            if verdict.status == "not judged":
-                rows, gates = reasons.setdefault(verdict.message, ({}, {}))
-                rows[record.technique] = gates[verdict.gate] = None
-    return [f"{', '.join(r)}: {', '.join(g)}: not judged: {message}." for message, (r, g) in reasons.items()]
-
-
-def _ranks(record: Record, p: Parallel) -> list[str]:
-    """What the ranks of a parallel row have and cost, and what they win over one rank."""
-    line = f"{record.technique}: {len(p.weights_bytes)} ranks ({p.backend}); on each, in MiB: weights "
-    line += f"{_mib(p.weights_bytes)}, peak {_mib(p.peak_bytes)}; "
-    if p.layers is not None:
-        line += f"layers {', '.join(map(str, p.layers))}; "
-    line += f"nothing but communication: {_shares(p.communication_share)} of the time, "
-    line += f"of a job's {_shares(p.job_communication_share)}"
-    alone, alone_offline = ("compiled", "compiled-batch") if record.engine == "compiled" else (REFERENCE, REFERENCE)
-    against = []
-    over = record.speed_up_over.get(alone)
-    if alone == REFERENCE and record.measurement is not None:
-        over = record.measurement.speed_up
-    if over is not None:
-        against.append(f"{_interval(over, '.2f')} times the speed of {alone}")
-    if record.throughput is not None and (times := record.throughput.times_over.get(alone_offline)) is not None:
-        against.append(f"{times:.2f} times the offline rate of {alone_offline}")
-    measured = " and ".join(against) or "not measured"
-    if record.throughput is not None and alone_offline not in record.throughput.times_over:
-        measured += f"; for its offline rate, add {alone_offline} to --technique"
-    if against and record.engine == "compiled" and p.backend == "gloo":
-        measured += ". On a CPU one rank runs a compiled program, and several do not"
-    return [f"{line}.", f"{record.technique}: against one rank: {measured}."]
+        if record.status == "skipped":
+            skipped.setdefault(record.reason, []).append(record.technique)
+    if skipped:
+        lines.append("Skipped: " + "; ".join(f"{', '.join(names)} ({why})" for why, names in skipped.items()) + ".")
+    return lines
 
 
 def samples(articles: Sequence[Article], headlines: Mapping[str, Sequence[str]], count: int = 3) -> str:
-    """The first few articles with what each technique wrote."""
-    true = "true headline"
-    width = max(map(len, [true, *headlines]))
+    """The first few articles with what each technique wrote: those that wrote the same share a line."""
     lines = []
     for i, article in enumerate(articles[:count]):
-        lines += ["", f"{article.short_description}", f"  {true.ljust(width)}  {article.headline}"]
-        lines += [f"  {title.ljust(width)}  {made[i]}" for title, made in headlines.items()]
+        wrote: dict[str, list[str]] = {}
+        for title, made in headlines.items():
+            if i < len(made):
+                wrote.setdefault(made[i], []).append(title)
+        lines += ["", article.short_description, f"  true headline: {article.headline}"]
+        lines += [f"  {', '.join(titles)}: {headline}" for headline, titles in wrote.items()]
     return "\n".join(lines)
-
-
-def _mib(values: Sequence[int | None]) -> str:
-    return ", ".join("?" if value is None else f"{value / 2**20:.1f}" for value in values)
-
-
-def _shares(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.0%}" for value in values)
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.1f}"
-
-
-def _number(value: float, form: str) -> str:
-    return "-" if math.isnan(value) else f"{value:{form}}"
-
-
-def _interval(estimate: Estimate, form: str) -> str:
-    half = (estimate.high - estimate.low) / 2
-    return _number(estimate.value, form) + ("" if math.isnan(half) else f" ±{half:{form.lstrip('+')}}")

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 from udaciheadline.checkpoints import models
 from udaciheadline.data import articles, prompts
 from udaciheadline.evidence import compare, gates
+from udaciheadline.evidence.verdict import decide, parse_budget
 from udaciheadline.records import Article, EngineSpec, Record, UsageError
-from udaciheadline.report import comparison, page, progress, table
+from udaciheadline.report import comparison, details, page, progress, table, verdict
+from udaciheadline.report.colour import Paint
+from udaciheadline.report.colour import plain as colourless
 from udaciheadline.session import runs
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
@@ -49,6 +52,7 @@ def check_options(option: Any) -> None:
     if option.minutes is not None and not 0 < option.minutes < math.inf:
         raise UsageError(f"--minutes {option.minutes:g}: give more than 0")
     prompts.few_shot_count(option.prompt)
+    parse_budget(option.budget, option.goal)
 
 
 def write_report(records: Sequence[Record], folder: Path, articles: Sequence[Article]) -> str:
@@ -78,6 +82,7 @@ class Session:
     ) -> None:
         self._start = time.perf_counter()
         self._option = option
+        self._budget = parse_budget(option.budget, option.goal)
         self.store = Store(option.results)
         wanted = chosen_techniques(option)
         thresholds = gates.load_gates(option.gates)
@@ -118,6 +123,8 @@ class Session:
             "prompt": prompt.name,
             "batch_size": option.batch_size or "auto",
             "launches": option.launches or "auto",
+            "goal": option.goal,
+            "budget": option.budget,
             "grown_from_embedded_weights": bool(self._grown),
         }
         self.run = Run(
@@ -192,14 +199,19 @@ class Session:
             self._report = write_report(self.records, self.store.folder, self.run.articles)
         return exit_status
 
-    def summary(self) -> dict[str, str]:
-        """What the terminal shows in the end, by section; nothing where no row has ended."""
+    def summary(self, paint: Paint = colourless) -> dict[str, str]:
+        """What the terminal shows in the end, by section, the answer first; nothing where no row has ended."""
         if not self.records:
             return {}
+        decision = decide(self.records, self._budget)
+        shown = table.table(self.records, decision, self.run.copy_rouge(), paint)
         sections = {
+            "verdict": verdict.text(decision, self.records, paint),
+            "techniques": "\n".join([shown, *self._notes()]),
             "headlines": table.samples(self.run.articles, self.headlines),
-            "techniques": table.table(self.records, self.run.copy_rouge(), self._notes()),
         }
+        if self._option.details:
+            sections["details"] = details.details(self.records, self.run.copy_rouge())
         more = {"baseline": self._compared_with_baseline, "regressions": "\n".join(self.regressions)}
         return sections | {title: text for title, text in more.items() if text}
 

@@ -21,7 +21,9 @@ class Technique:
     `batches` where it takes several prompts at a time, `offline` where it takes all of them as one job, so that only
     its throughput can be measured. `parallel` where it is spread over several ranks, whose `build` each makes its part
     of the engine. `engines` are those that it exists on. `note` is a sentence, without its full stop, that a reader of
-    the row's figures must know.
+    the row's figures must know. `arguments` are those of transformers' `from_pretrained` and of `generate`
+    that are all of it, for techniques that need nothing else (None: it is more than that); `{dtype}` stands for the
+    session's.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Technique:
     parallel: bool = False
     engines: tuple[str, ...] = ("transformers",)
     note: str = ""
+    arguments: tuple[str, str] | None = None
 
     def engine_for(self, spec: EngineSpec) -> str:
         """The engine that it runs on: the one asked for, where it exists there."""

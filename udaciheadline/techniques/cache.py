@@ -45,5 +45,5 @@ def build(spec: EngineSpec, *, use_cache: bool = True, static_cache: bool = Fals
 
 TECHNIQUES = (
     Technique("baseline", "Baseline", 10, build_baseline, exact_to=REFERENCE),
-    Technique("kv-cache", "KV Caching", 20, build_kv_cache, exact_to=REFERENCE),
+    Technique("kv-cache", "KV Caching", 20, build_kv_cache, exact_to=REFERENCE, arguments=("", "use_cache=True")),
 )

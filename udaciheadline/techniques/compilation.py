@@ -48,7 +48,15 @@ def _build(spec: EngineSpec, alone: bool) -> Engine:
 
 
 TECHNIQUES = (
-    Technique("static-cache", "Static Cache", 22, build_static_cache, exact_to=REFERENCE, needs_cuda=True),
+    Technique(
+        "static-cache",
+        "Static Cache",
+        22,
+        build_static_cache,
+        exact_to=REFERENCE,
+        needs_cuda=True,
+        arguments=("", 'cache_implementation="static"'),
+    ),
     Technique("compiled", "Compiled", 24, build_compiled, exact_to=REFERENCE, batches=False, engines=("compiled",)),
     Technique(
         "compiled-batch",

@@ -33,6 +33,7 @@ TECHNIQUES = (
         build,
         exact_to=REFERENCE,
         needs_cuda=True,
+        arguments=('device_map="balanced"', ""),
         note="the GPUs work in turn, whatever the batch: it is for models that do not fit on one",
     ),
 )

@@ -59,8 +59,16 @@ def build(kind: str, spec: EngineSpec) -> Engine:
     return engine
 
 
+_EIGHT_BITS = "quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
+_FOUR_BITS = (
+    "quantization_config=BitsAndBytesConfig("
+    'load_in_4bit=True, bnb_4bit_quant_type="KIND", bnb_4bit_compute_dtype="{dtype}")'
+)
+
 TECHNIQUES = (
-    Technique("int8", "Quantised 8bit", 40, partial(build, "int8")),
-    Technique("fp4", "Quantised 4bit", 50, partial(build, "fp4")),
-    Technique("nf4", "Quantised 4bit (nf4)", 51, partial(build, "nf4")),
+    Technique("int8", "Quantised 8bit", 40, partial(build, "int8"), arguments=(_EIGHT_BITS, "")),
+    Technique("fp4", "Quantised 4bit", 50, partial(build, "fp4"), arguments=(_FOUR_BITS.replace("KIND", "fp4"), "")),
+    Technique(
+        "nf4", "Quantised 4bit (nf4)", 51, partial(build, "nf4"), arguments=(_FOUR_BITS.replace("KIND", "nf4"), "")
+    ),
 )

@@ -1,0 +1,387 @@
+"""The rule that names what to deploy, by examples and by what must hold for any records."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows import MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, broken
+
+from udaciheadline.evidence.verdict import GOALS, Budget, Decision, Limit, decide, pareto, parse_budget
+from udaciheadline.records import BuildInfo, Estimate, Memory, Record, Verdict
+
+MIB = 2**20
+SAME = replace(
+    SCORES,
+    identical_share=1.0,
+    rouge_difference=dict.fromkeys(SCORES.rouge, Estimate(0.0, 0.0, 0.0)),
+    nll_difference=Estimate(0.0, 0.0, 0.0),
+)
+
+
+def row(
+    name: str, speed: float = 1.0, half: float = 0.1, *, peak: int = 400, weights: int = 8, **changes: Any
+) -> Record:
+    """A row that writes the reference's headlines; memory in MiB."""
+    measurement = replace(MEASUREMENT, speed_up=Estimate(speed, speed - half, speed + half), p99_seconds=0.1 / speed)
+    record = replace(
+        RECORD,
+        technique=name,
+        measurement=measurement,
+        memory=Memory((), (), peak * MIB),
+        build=BuildInfo(1000, weights * MIB),
+        scores=SAME,
+        settings={"model_name": "embedded", "prompt": "notebook", "articles": 8, "dtype": "float32"},
+        environment={"threads": "2"},
+    )
+    return replace(record, **changes)
+
+
+def worse(nll: float, half: float = 0.01) -> dict[str, Any]:
+    return {"scores": replace(SAME, identical_share=0.5, nll_difference=Estimate(nll, nll - half, nll + half))}
+
+
+REFERENCE = row("kv-cache", 1.02, 0.2)
+COMPILED = row("compiled", 6.7, 0.8, peak=474)
+INT8 = row("int8", 0.4, 0.03, weights=4, **worse(0.001))
+
+
+def states(decision: Decision) -> dict[str, str]:
+    return {standing.technique: standing.state for standing in decision.standings}
+
+
+def why(decision: Decision, technique: str) -> str:
+    return next(standing.why for standing in decision.standings if standing.technique == technique)
+
+
+def limited(text: str, goal: str = "interactive") -> Budget:
+    return parse_budget(text, goal)
+
+
+# -- examples --------------------------------------------------------------------------------------------------------
+
+
+def test_without_options_the_row_that_is_fastest_for_certain_is_deployed_and_the_sentence_says_what_it_costs() -> None:
+    found = decide([REFERENCE, COMPILED, INT8])
+    assert (found.technique, found.candidates) == ("compiled", ("compiled",))
+    expected = "deploy compiled: 6.70 ±0.80 times as fast as the KV cache, same headlines, +74.0 MiB"
+    assert found.sentence == expected
+    assert states(found) == {"kv-cache": "reference", "compiled": "deploy", "int8": "slower"}
+    assert why(found, "int8") == "0.40 ±0.03 times as fast as the KV cache; for it: -4.0 MiB of weights"
+
+
+def test_headlines_that_are_not_all_the_same_are_said_to_differ() -> None:
+    other = row("nf4", 3.0, **worse(0.01))
+    assert (
+        "50% of the headlines the same (ROUGE-1 +0.000 ±0.000, NLL +0.010 ±0.010)"
+        in decide([REFERENCE, other]).sentence
+    )
+
+
+def test_another_models_headlines_are_called_so() -> None:
+    assert "another model's headlines (" in decide([REFERENCE, row("target", 3.0, **worse(-0.1))]).sentence
+
+
+def test_a_row_that_failed_a_gate_is_excluded_with_what_it_measured() -> None:
+    failed = [Verdict("rouge1", "fail", 0.9, 0.97, "90.0% of the reference's kept\n  article 3"), *RECORD.verdicts]
+    found = decide([REFERENCE, replace(COMPILED, verdicts=failed)])
+    assert (found.technique, states(found)["compiled"]) == ("kv-cache", "excluded")
+    assert why(found, "compiled") == "it fails its gate rouge1: 90.0% of the reference's kept"
+
+
+def test_a_limit_excludes_and_says_by_how_much() -> None:
+    found = decide([REFERENCE, COMPILED, INT8], limited("memory<450MiB"))
+    assert found.technique == "kv-cache"
+    assert found.sentence == "deploy kv-cache: no row that keeps the limits is faster than it for certain"
+    assert why(found, "compiled") == "peak memory 474 MiB, 24.0 MiB above memory<450MiB"
+
+
+def test_where_the_reference_breaks_a_limit_a_row_that_keeps_it_is_deployed_though_it_is_slower() -> None:
+    found = decide([REFERENCE, INT8], limited("weights<5MiB"))
+    assert found.technique == "int8"
+    assert states(found)["kv-cache"] == "excluded"
+
+
+def test_a_limit_that_was_not_measured_excludes_and_says_so() -> None:
+    found = decide([REFERENCE, COMPILED], limited("energy<5J"))
+    assert (found.technique, found.candidates) == (None, ())
+    assert found.sentence == "nothing to deploy: no row that could be chosen keeps the limits (energy<5J)"
+    assert why(found, "compiled") == "the energy of a headline was not measured here, which energy<5J needs"
+
+
+def test_a_row_that_pays_in_nothing_is_not_worth_it() -> None:
+    found = decide([REFERENCE, row("pruned", 1.05, 0.04)])
+    assert (found.technique, states(found)["pruned"]) == ("kv-cache", "not worth it")
+
+
+def test_a_row_that_may_be_faster_says_how_much_would_tell() -> None:
+    assert "more articles would tell (--articles " in why(decide([REFERENCE, row("pruned", 1.1, 0.11)]), "pruned")
+
+
+def test_rows_whose_intervals_overlap_are_undecided_and_it_is_said_how_many_articles_would_tell() -> None:
+    found = decide([REFERENCE, COMPILED, row("other", 6.0, 0.7, peak=474)])
+    assert (found.technique, found.candidates) == (None, ("compiled", "other"))
+    assert states(found) == {"kv-cache": "reference", "compiled": "undecided", "other": "undecided"}
+    head, _, number = found.sentence.partition(": ")
+    assert head == "undecided between compiled and other"
+    more = int(number.split()[0])
+    assert number == f"{more} more articles would tell (--articles {8 + more})"
+
+
+def test_of_rows_that_were_measured_in_several_processes_more_launches_would_tell() -> None:
+    rows = [COMPILED, row("other", 6.0, 0.7, peak=474)]
+    launched = [replace(r, measurement=replace(r.measurement, launches=4)) for r in rows]
+    assert "more launches would tell (--launches " in decide([REFERENCE, *launched]).sentence
+
+
+def test_rows_that_are_alike_are_said_to_be_alike() -> None:
+    assert decide([REFERENCE, COMPILED, replace(COMPILED, technique="other")]).sentence.endswith(
+        "8 articles find them alike"
+    )
+
+
+def test_undecided_speed_is_decided_by_less_memory_where_all_else_is_as_good() -> None:
+    found = decide([REFERENCE, COMPILED, row("smaller", 6.6, 0.8, peak=474, weights=4)])
+    assert found.technique == "smaller"
+    assert states(found)["compiled"] == "dominated"
+    assert why(found, "compiled").endswith("smaller is as good in all, and better in something")
+
+
+def test_less_memory_decides_nothing_where_the_headlines_may_be_worse() -> None:
+    doubtful = row("smaller", 6.6, 0.8, peak=474, weights=4, **worse(0.02, 0.03))
+    assert decide([REFERENCE, COMPILED, doubtful]).candidates == ("compiled", "smaller")
+
+
+def test_a_row_that_may_break_a_limit_of_quality_is_neither_excluded_nor_deployed() -> None:
+    faster = row("nf4", 9.0, 0.5, **worse(0.03, 0.02))
+    found = decide([REFERENCE, COMPILED, faster], limited("nll<+0.02"))
+    assert (found.technique, found.candidates) == (None, ("nf4", "compiled"))
+    assert "0.010 nats above nll<+0.02, but within chance: " in found.sentence
+    assert "more articles would tell" in found.sentence
+
+
+def test_a_limit_that_is_kept_within_chance_only_is_noted() -> None:
+    found = decide([REFERENCE, row("nf4", 9.0, 0.5, **worse(0.01, 0.02))], limited("nll<+0.02"))
+    assert found.technique == "nf4"
+    assert found.notes == ("nf4: nll<+0.02 is kept, but not for certain: measure more --articles.",)
+
+
+def test_a_p99_of_few_articles_is_noted() -> None:
+    found = decide([REFERENCE, COMPILED], limited("p99<50ms"))
+    assert found.notes == ("compiled: p99<50ms is kept by 8 articles, and of fewer than 299 a p99 has no upper bound.",)
+
+
+def test_a_gate_that_is_open_is_noted() -> None:
+    open_ = [Verdict("rouge1", "inconclusive", 0.9, 0.97, "within chance")]
+    assert decide([REFERENCE, replace(COMPILED, verdicts=open_)]).notes == ("compiled: open: rouge1.",)
+
+
+def test_for_the_reader_who_waits_a_row_that_is_a_job_only_is_none_to_choose() -> None:
+    found = decide([REFERENCE, replace(OFFLINE, settings={})])
+    assert states(found)["compiled-batch"] == "excluded"
+    assert why(found, "compiled-batch") == "it takes all articles as one job"
+
+
+def job(name: str, rate: float, speed_up: Estimate | None = None) -> Record:
+    assert OFFLINE.throughput is not None
+    made = row(name, throughput=replace(OFFLINE.throughput, headlines_per_second=rate, speed_up=speed_up))
+    return made if speed_up is None else replace(made, measurement=None)
+
+
+def test_for_a_job_the_paired_rate_decides() -> None:
+    found = decide([job("kv-cache", 276), job("compiled-batch", 243, Estimate(1.32, 1.12, 1.52))], Budget("offline"))
+    assert found.sentence == (
+        "deploy compiled-batch: 1.32 ±0.20 times the job of the KV cache (243 headlines/s), same headlines, +0.0 KiB"
+    )
+    assert "a job of 8 articles" in found.regime
+
+
+def test_rates_that_were_not_measured_in_turn_decide_only_where_they_are_far_apart() -> None:
+    assert decide([job("kv-cache", 100), job("static-cache", 140)], Budget("offline")).technique == "kv-cache"
+    assert decide([job("kv-cache", 100), job("static-cache", 300)], Budget("offline")).technique == "static-cache"
+
+
+def test_for_memory_the_least_peak_is_preferred_and_then_the_least_weights() -> None:
+    found = decide([REFERENCE, COMPILED, INT8, row("fp4", 0.5, weights=3)], Budget("memory"))
+    assert found.technique == "fp4"
+    assert decide([REFERENCE, COMPILED, INT8, row("small", 0.5, peak=200)], Budget("memory")).technique == "small"
+
+
+def test_peaks_that_two_processes_of_one_program_differ_by_decide_nothing() -> None:
+    assert decide([REFERENCE, row("pruned", peak=380)], Budget("memory")).technique == "kv-cache"
+
+
+def test_rows_that_did_not_run_stand_apart_and_a_session_of_them_has_no_verdict() -> None:
+    crash = broken("crash", "its worker died", technique="int8")
+    found = decide([REFERENCE, SKIPPED, crash, COMPILED])
+    assert found.technique == "compiled"
+    assert (states(found)["speculative"], states(found)["int8"]) == ("not run", "not run")
+    assert why(found, "int8") == "crash: its worker died"
+    assert decide([SKIPPED]).sentence == "no verdict: no row was measured to its end"
+    assert decide([]).technique is None
+
+
+def test_without_the_reference_as_a_row_of_its_own_a_row_must_still_be_faster_than_it() -> None:
+    assert decide([COMPILED]).technique == "compiled"
+    found = decide([INT8])
+    assert (found.technique, found.sentence) == (None, "keep kv-cache: no row is faster than it for certain")
+
+
+def test_one_article_decides_nothing() -> None:
+    one = replace(MEASUREMENT, count=1, speed_up=Estimate(9.0, math.nan, math.nan))
+    found = decide([REFERENCE, row("compiled", measurement=one)])
+    assert found.technique == "kv-cache"
+    assert "1 articles cannot tell whether it is faster" in why(found, "compiled")
+
+
+def test_a_verdict_says_of_what_it_is_true() -> None:
+    record = replace(COMPILED, measurement=replace(COMPILED.measurement, prompt_tokens=(31, 74)))
+    assert decide([record]).regime == (
+        "model embedded, prompt notebook of 31 to 74 tokens, one article at a time, float32 on CPU with 2 threads"
+    )
+    on_gpu = replace(record, environment={"gpu": "NVIDIA H200"})
+    assert decide([on_gpu]).regime.endswith("float32 on NVIDIA H200")
+
+
+def test_the_pareto_front_is_of_the_rows_that_no_other_beats_in_both() -> None:
+    points = {
+        "a": (1.0, 3.0),
+        "b": (2.0, 2.0),
+        "c": (2.0, 3.0),
+        "d": (3.0, 1.0),
+        "same as d": (3.0, 1.0),
+        "e": (4.0, None),
+    }
+    rows = [replace(RECORD, technique=name) for name in points]
+    front = pareto(rows, lambda r: points[r.technique][0], lambda r: points[r.technique][1])
+    assert front == {"a", "b", "d", "same as d"}
+
+
+# -- properties ------------------------------------------------------------------------------------------------------
+
+NAMES = ("baseline", "compiled", "pruned", "int8", "nf4")
+
+
+@st.composite
+def rows(draw: st.DrawFn, name: str) -> Record:
+    speed = draw(st.floats(0.2, 9))
+    nll = draw(st.sampled_from((0.0, -0.1, 0.004, 0.02, 0.3)))
+    rate = draw(st.floats(1, 500))
+    paired = draw(st.booleans())
+    assert RECORD.throughput is not None
+    return row(
+        name,
+        speed,
+        speed * draw(st.floats(0.001, 0.5)),
+        peak=draw(st.integers(300, 600)),
+        weights=draw(st.integers(1, 20)),
+        throughput=replace(
+            RECORD.throughput,
+            headlines_per_second=rate,
+            speed_up=Estimate(speed, 0.8 * speed, 1.2 * speed) if paired and name != "kv-cache" else None,
+        ),
+        status=draw(st.sampled_from(("ok", "ok", "ok", "crash"))),
+        verdicts=[Verdict("rouge1", draw(st.sampled_from(("pass", "pass", "fail"))), 0.9, 0.97, "kept")],
+        **worse(nll, draw(st.floats(0, 0.05))),
+    )
+
+
+@st.composite
+def sessions(draw: st.DrawFn) -> list[Record]:
+    names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1))
+    reference = [replace(draw(rows("kv-cache")), scores=SAME)] if draw(st.booleans()) else []
+    return [*reference, *(draw(rows(name)) for name in names)]
+
+
+@st.composite
+def budgets(draw: st.DrawFn) -> Budget:
+    limits = {
+        "p99": st.floats(0.01, 0.5),
+        "memory": st.floats(300.0 * MIB, 600.0 * MIB),
+        "nll": st.floats(-0.1, 0.3),
+        "rate": st.floats(1, 500),
+    }
+    chosen = draw(st.lists(st.sampled_from(sorted(limits)), unique=True))
+    return Budget(draw(st.sampled_from(GOALS)), tuple(Limit(name, draw(limits[name]), name) for name in chosen))
+
+
+def in_the_running(decision: Decision) -> set[str]:
+    return {s.technique for s in decision.standings if s.state not in ("excluded", "not run")}
+
+
+@settings(deadline=None)
+@given(sessions(), budgets())
+def test_every_row_has_one_standing_in_the_order_of_the_records_and_what_is_deployed_is_one_of_them(
+    records: list[Record], budget: Budget
+) -> None:
+    found = decide(records, budget)
+    assert [s.technique for s in found.standings] == [r.technique for r in records]
+    assert {s.technique for s in found.standings if s.state in ("deploy", "undecided")} == set(found.candidates)
+    assert ([found.technique] == list(found.candidates)) or found.technique is None
+    assert set(found.candidates) <= in_the_running(found)
+
+
+@settings(deadline=None)
+@given(sessions(), budgets(), st.randoms(use_true_random=False))
+def test_the_order_of_the_records_does_not_matter(records: list[Record], budget: Budget, random: Any) -> None:
+    shuffled = list(records)
+    random.shuffle(shuffled)
+    first, second = decide(records, budget), decide(shuffled, budget)
+    assert (first.technique, first.candidates, first.sentence) == (second.technique, second.candidates, second.sentence)
+    assert set(first.standings) == set(second.standings)
+
+
+@settings(deadline=None)
+@given(sessions(), budgets(), st.sampled_from(NAMES))
+def test_a_dominated_row_never_wins(records: list[Record], budget: Budget, name: str) -> None:
+    """Beside any row, one that is better in everything for certain keeps it from being deployed."""
+    for record in records:
+        if record.technique == name and record.status == "ok":
+            m, s, t = record.measurement, record.scores, record.throughput
+            assert m is not None and s is not None and t is not None  # noqa: PT018
+            assert record.memory is not None and record.build is not None  # noqa: PT018
+            high = 3 * m.speed_up.high
+            better = row(
+                "better",
+                high,
+                0.0,
+                peak=int((record.memory.peak_bytes or 0) / MIB / 2),
+                weights=record.build.weights_bytes / MIB / 2,
+                scores=replace(s, nll_difference=Estimate(*[s.nll_difference.low - 0.01] * 3)),
+                throughput=replace(t, headlines_per_second=9 * t.headlines_per_second, speed_up=Estimate(*[high] * 3)),
+            )
+            found = decide([*records, better], budget)
+            assert name not in found.candidates
+
+
+@settings(deadline=None)
+@given(sessions(), budgets(), st.floats(1, 3))
+def test_loosening_a_budget_never_loses_a_candidate(records: list[Record], budget: Budget, factor: float) -> None:
+    for i, limit in enumerate(budget.limits):
+        looser = limit.bound / factor if limit.metric == "rate" else limit.bound + abs(limit.bound) * (factor - 1)
+        limits = (*budget.limits[:i], replace(limit, bound=looser), *budget.limits[i + 1 :])
+        loose = decide(records, replace(budget, limits=limits))
+        assert in_the_running(decide(records, budget)) <= in_the_running(loose)
+        without = replace(budget, limits=(*budget.limits[:i], *budget.limits[i + 1 :]))
+        assert in_the_running(loose) <= in_the_running(decide(records, without))
+
+
+@settings(deadline=None)
+@given(
+    st.floats(1.5, 9), st.lists(st.floats(-1, 1), min_size=2, max_size=5), st.floats(0.01, 0.2), st.sampled_from(GOALS)
+)
+def test_noise_alone_never_decides(speed: float, errors: list[float], noise: float, goal: str) -> None:
+    """Rows that are one program, each measured with an error that its interval has in it."""
+    truth = math.log(speed)
+    assert RECORD.throughput is not None
+    twins = []
+    for name, error in zip(NAMES, errors, strict=False):
+        measured = [math.exp(truth + error * noise + side * noise) for side in (0, -1, 1)]
+        throughput = replace(RECORD.throughput, headlines_per_second=100.0, speed_up=Estimate(*measured))
+        twin = row(name, throughput=throughput, peak=round(200 * (1 + 0.04 * error)))
+        twins.append(replace(twin, measurement=replace(MEASUREMENT, speed_up=Estimate(*measured))))
+    found = decide([job("kv-cache", 100), *twins], Budget(goal))
+    assert found.technique in (None, "kv-cache")
+    if goal != "memory" and math.log(speed) > 3 * noise:
+        assert set(found.candidates) == {twin.technique for twin in twins}
