@@ -48,8 +48,8 @@ READING = (
 @dataclass(frozen=True)
 class Page:
     """All that the templates say. `command` and `python` deploy what the decision names (nothing where it names none,
-    or where Python needs more than a few lines). `figures` come before the headlines and `hardware` after them; `skipped` holds
-    technique, status and reason of every row that was not measured to its end."""
+    or where Python needs more than a few lines). `figures` come before the headlines and `hardware` after them;
+    `skipped` holds technique, status and reason of every row that was not measured to its end."""
 
     title: str
     run: str
