@@ -28,6 +28,13 @@ def test_rows_that_wrote_the_same_share_a_line_and_the_references_comes_first() 
     assert found.changes == {"fp4": 1, "nf4": 1, "int8": 0}
 
 
+def test_many_rows_that_wrote_the_references_headline_are_counted() -> None:
+    rows = (*(row(name, "a") for name in ("kv-cache", "int8", "compiled")), row("fp4", "b"), row("nf4", "b"))
+    found = stories(rows, None)
+    assert found
+    assert [written.writers for written in found.changed[0].written] == ["kv-cache and 2 others", "fp4, nf4"]
+
+
 def test_the_worst_are_those_that_lost_most_rouge_and_come_in_that_order() -> None:
     reference = row("kv-cache", "a", "b", "c", "d")
     found = stories((reference, row("fp4", "x", "y", "z", "d", rouge1=(0.4, 0.1, 0.6, 0.5))), ARTICLES)

@@ -13,8 +13,6 @@ from udaciheadline.report.figures import NEGLIGIBLE, judged, limit_share, matter
 from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share, times
 from udaciheadline.techniques import REFERENCE, techniques
 
-SAME_SIZE = 0.02  # of memory, that no reader would act on
-
 
 @dataclass(frozen=True)
 class Section:
@@ -46,15 +44,17 @@ def section(record: Record, reference: Record | None) -> Section:
 def _performance(record: Record) -> Iterator[str]:
     if (m := record.measurement) is not None:
         yield from _one_at_a_time(record, m)
+    part = limit_share(record)
+    if m is not None and part is not None:
+        yield f"Reading the weights alone would take {share(part)} of that time."
     if (t := record.throughput) is not None:
         yield f"As one job it writes {rate(t.headlines_per_second)} headlines a second, {t.batch_size} at a time."
         if t.speed_up is not None:
             yield _compared(t.speed_up, "as a job", t.rounds)
         if t.refused_batch_size is not None:
             yield f"{t.refused_batch_size} at a time did not fit in memory."
-    if (part := limit_share(record)) is not None:
-        of = "the time that reading the weights alone would take" if m else "the rate that arithmetic alone would allow"
-        yield f"That is {share(part)} of {of}." if not m else f"{share(part)} of its time is {of}."
+    if m is None and part is not None:
+        yield f"That is {share(part)} of the rate that arithmetic alone would allow."
     yield from _others(record)
     if record.energy is not None:
         yield from _energy(record.energy)
@@ -115,26 +115,32 @@ def _memory(record: Record, reference: Record | None) -> Iterator[str]:
         if record.parallel is not None and len(record.parallel.weights_bytes) > 1:
             line += " on the first of its ranks"
         if reference and reference.build and not record.parallel:
-            line += f", {_against(weights, reference.build.weights_bytes)}"
+            line += f", {_against(weights, reference.build.weights_bytes, NEGLIGIBLE.weights)}"
         yield f"{line}."
     if record.memory is not None and (peak := record.memory.peak_bytes):
         on_gpu = bool(record.memory.device_allocated_peak_bytes)
         where = "allocated on all GPUs" if on_gpu else "resident, libraries included"
         line = f"At its peak it has {mebibytes(peak)} ({where})"
         if reference and reference.memory and (other := reference.memory.peak_bytes):
-            line += f", {_against(peak, other)}"
+            line += f", {_against(peak, other, _spread(record))}"
         yield f"{line}."
     if "sparsity" in (details := record.build.details if record.build else {}):
         yield f"{share(details['sparsity'])} of the pruned weights are zeros, which take the room of any other number."
 
 
-def _against(size: float, other: float) -> str:
-    """A size beside the reference's."""
-    if abs(size / other - 1) <= SAME_SIZE:
-        return f"as much as {REFERENCE}"
+def _against(size: float, other: float, margin: float) -> str:
+    """A size beside the reference's; what two processes of one program may differ by is no difference."""
+    if abs(size - other) <= margin * other:
+        return f"about as much as {REFERENCE}" if size != other else f"as much as {REFERENCE}"
     return (
         f"{mebibytes(abs(size - other))} {'more' if size > other else 'less'} than {REFERENCE} ({share(size / other)})"
     )
+
+
+def _spread(record: Record) -> float:
+    """The share by which the peaks of two processes of one program may differ: on a CPU, libraries are in them."""
+    on_gpu = record.memory is not None and any(record.memory.device_allocated_peak_bytes)
+    return NEGLIGIBLE.weights if on_gpu else NEGLIGIBLE.peak
 
 
 def _quality(record: Record) -> Iterator[str]:
@@ -197,7 +203,7 @@ def _summary(record: Record, reference: Record | None) -> Iterator[str]:
         if parts := [part for part in (_speed(record), _size(record, reference), _worth(record)) if part]:
             yield f"Against {REFERENCE}: {', '.join(parts)}."
         if (known := techniques().get(record.technique)) and known.note:
-            yield f"{known.note}."
+            yield f"{known.note[0].upper()}{known.note[1:]}."
 
 
 def _speed(record: Record) -> str:
@@ -215,7 +221,8 @@ def _size(record: Record, reference: Record | None) -> str:
     peak, other = record.memory.peak_bytes, reference.memory.peak_bytes
     if not peak or not other:
         return ""
-    return "the same memory" if abs(peak / other - 1) <= SAME_SIZE else "more memory" if peak > other else "less memory"
+    same = abs(peak - other) <= _spread(record) * other
+    return "about the same memory" if same else "more memory" if peak > other else "less memory"
 
 
 def _worth(record: Record) -> str:

@@ -17,6 +17,13 @@ class Written:
     rouge1: float
     techniques: tuple[str, ...]
 
+    @property
+    def writers(self) -> str:
+        """The techniques by name; those that wrote the reference's are as many as the others leave."""
+        if self.techniques[0] == REFERENCE and len(self.techniques) > 2:
+            return f"{REFERENCE} and {len(self.techniques) - 1} others"
+        return ", ".join(self.techniques)
+
 
 @dataclass(frozen=True)
 class Story:

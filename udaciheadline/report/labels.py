@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 INK, GREY, FAINT, ACCENT, PAPER = "#010203", "#020304", "#030405", "#040506", "#050607"
@@ -14,22 +15,35 @@ LETTER = 0.58
 _LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
 
 
-def place(axes: Any, points: Sequence[tuple[str, tuple[float, float], bool]]) -> None:
-    """Writes each point's name, given with its place and whether it stands out, beside it, where it covers neither
-    another name nor a point; those far off get a line."""
+@dataclass(frozen=True)
+class Name:
+    """What a point is called, and where it is: its value on each axis, between the ends of its whiskers where it has
+    some. The names of those that stand out are bold."""
+
+    text: str
+    x: Sequence[float]
+    y: Sequence[float]
+    stands_out: bool
+
+
+def place(axes: Any, names: Sequence[Name]) -> None:
+    """Writes each name beside its point, where it covers neither another name nor a point or whisker; those far off get
+    a line."""
     box = axes.get_window_extent()
-    where = [axes.transData.transform(point) for _, point, _ in points]
+    where = [axes.transData.transform((name.x[len(name.x) // 2], name.y[len(name.y) // 2])) for name in names]
     taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in where]
-    for i in sorted(range(len(points)), key=lambda i: (not points[i][2], where[i][0])):
-        name, _, stands_out = points[i]
-        (x, y), width = where[i], SMALL * LETTER * len(name)
+    for name, (x, y) in zip(names, where, strict=True):
+        (left, low), (right, high) = axes.transData.transform([(min(name.x), min(name.y)), (max(name.x), max(name.y))])
+        taken += [(left, y - 2, right, y + 2), (x - 2, low, x + 2, high)]
+    for i in sorted(range(len(names)), key=lambda i: (not names[i].stands_out, where[i][0])):
+        name, (x, y), width = names[i], where[i], SMALL * LETTER * len(names[i].text)
         best = min(_places(width), key=lambda place: _cost(place, x, y, width, taken, box))
         left, low = x + best[0], y + best[1]
         taken.append((left, low, left + width, low + SMALL))
         far = math.hypot(left + width / 2 - x, low + SMALL / 2 - y) > 20 + width / 2
         axes.annotate(
-            name, (x, y), (left, low + SMALL / 2), xycoords="figure pixels", textcoords="figure pixels",
-            va="center", fontsize=SMALL, color=INK, weight="bold" if stands_out else "normal", zorder=5,
+            name.text, (x, y), (left, low + SMALL / 2), xycoords="figure pixels", textcoords="figure pixels",
+            va="center", fontsize=SMALL, color=INK, weight="bold" if name.stands_out else "normal", zorder=5,
             arrowprops=_LEADER if far else None,
         )  # fmt: skip
 
@@ -46,6 +60,6 @@ def _cost(
     """The distance from the point, and much for every overlap and for what is outside the picture."""
     left, low = x + place[0], y + place[1]
     right, high = left + width, low + SMALL
-    outside = left < box.x0 - 40 or right > box.x1 + 8 or low < box.y0 or high > box.y1 + 6
+    outside = left < box.x0 + 2 or right > box.x1 + 8 or low < box.y0 or high > box.y1 + 6
     overlaps = sum(left < t[2] + 1 and t[0] < right + 1 and low < t[3] and t[1] < high for t in taken)
     return abs(place[1]) + 0.1 * abs(place[0] + width / 2) + 1000 * overlaps + 5000 * outside

@@ -40,8 +40,7 @@ READING = (
     "ROUGE-1 is the share of words that a headline and the true one have in common (F-measure). NLL is how unlikely "
     "the true headline is to the model, in nats a token: it sees damage that no word shows yet. Both are compared "
     "article by article.",
-    "The verdict is said of this model, these prompts and this device, and of no others: measure yours with "
-    "`pytest bench`.",
+    "The verdict is said of this model, these prompts and this device, and of no others: measure yours.",
 )
 
 

@@ -43,7 +43,7 @@ class Axis:
 
 
 def plane(salt: str, points: Sequence[Point], x: Axis, y: Axis) -> str:
-    """Rows in a plane: filled circles on the front, joined by a line; hollow grey ones off it. Whiskers are 95 %
+    """Rows in a plane: filled circles on the front, joined by steps; hollow grey ones off it. Whiskers are 95 %
     intervals."""
     height = 300
 
@@ -58,10 +58,11 @@ def plane(salt: str, points: Sequence[Point], x: Axis, y: Axis) -> str:
                 zorder=3 if point.on_front else 2,
             )  # fmt: skip
         front = sorted((p.x.value, p.y.value) for p in points if p.on_front)
-        axes.plot(*zip(*front, strict=True), color=ACCENT, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+        steps = {"drawstyle": "steps-post", "linestyle": (0, (4, 2))}
+        axes.plot(*zip(*front, strict=True), color=ACCENT, linewidth=1, zorder=1, **steps)
         _scale(axes.xaxis, x, [v for p in points for v in _ends(p.x)], room=0.08)
         _scale(axes.yaxis, y, [v for p in points for v in _ends(p.y)], room=0.12)
-        labels.place(axes, [(p.name, (p.x.value, p.y.value), p.on_front) for p in points])
+        labels.place(axes, [labels.Name(p.name, _ends(p.x), _ends(p.y), p.on_front) for p in points])
 
     return _svg(salt, height, draw)
 
@@ -189,7 +190,7 @@ def stages(salt: str, timeline: Timeline) -> str:
 # -- how they are drawn ------------------------------------------------------------------------------------------------
 
 _beside: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": SMALL, "color": INK}
-_below: dict[str, Any] = {"textcoords": "offset points", "va": "top", "ha": "center", "fontsize": SMALL, "color": INK}
+_below: dict[str, Any] = _beside | {"va": "top", "ha": "center", "bbox": {"color": PAPER, "pad": 0.5}}
 
 
 def _svg(salt: str, height: float, draw: Draw) -> str:
@@ -246,7 +247,7 @@ def _scale(axis: Any, what: Axis, values: Sequence[float], room: float) -> None:
         (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
         margin = (high / low) ** room
         limits(low / margin, high * margin)
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 40 * low else (1, 3) if high < 1000 * low else (1,)))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
@@ -282,13 +283,14 @@ def _steps(values: Sequence[float], line: float) -> tuple[list[float], list[floa
 
 
 def _ends(estimate: Estimate) -> list[float]:
-    return [value for value in (estimate.low, estimate.value, estimate.high) if math.isfinite(value)]
+    """The lower bound, the value and the upper bound; the value alone, where the bounds are not known."""
+    known = math.isfinite(estimate.low) and math.isfinite(estimate.high)
+    return [estimate.low, estimate.value, estimate.high] if known else [estimate.value]
 
 
 def _whiskers(estimate: Estimate) -> list[list[float]] | None:
-    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
-        return None
-    return [[max(estimate.value - estimate.low, 0)], [max(estimate.high - estimate.value, 0)]]
+    low, high = _ends(estimate)[0], _ends(estimate)[-1]
+    return [[max(estimate.value - low, 0)], [max(high - estimate.value, 0)]] if high > low else None
 
 
 def _plus_minus(estimate: Estimate, form: str) -> str:
