@@ -43,8 +43,8 @@ def place(axes: Any, names: Sequence[Name]) -> None:
         far = math.hypot(left + width / 2 - x, low + SMALL / 2 - y) > 20 + width / 2
         axes.annotate(
             name.text, (x, y), (left, low + SMALL / 2), xycoords="figure pixels", textcoords="figure pixels",
-            va="center", fontsize=SMALL, color=INK, weight="bold" if name.stands_out else "normal", zorder=5,
-            arrowprops=_LEADER if far else None,
+            va="center", fontsize=SMALL, color=INK, weight="bold" if name.stands_out else "normal", zorder=1.5,
+            arrowprops=_LEADER if far else None, bbox={"color": PAPER, "pad": 0.5},
         )  # fmt: skip
 
 
