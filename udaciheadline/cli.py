@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from udaciheadline.evidence import compare as comparing
-from udaciheadline.evidence.budget import GOALS, parse_budget
+from udaciheadline.evidence.verdict import GOALS, parse_budget
 from udaciheadline.records import Article, Record, UsageError
 from udaciheadline.report import comparison, page
 from udaciheadline.session import runs, store
