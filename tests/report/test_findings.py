@@ -47,9 +47,22 @@ def test_a_row_is_faster_only_where_its_whole_interval_is(estimate: tuple[float,
         ((0.04, 0.02, 0.06), (-0.1, -0.2, -0.05), "better headlines"),
         ((-0.04, -0.06, -0.02), (-0.1, -0.2, -0.05), "worse by one measure and better by the other"),
         ((-0.04, -0.09, 0.01), (0.0, -0.1, 0.1), "whose worth cannot be told from its own"),
+        ((0.01, -0.1, 0.1), (0.02, -0.02, 0.06), "whose worth cannot be told from its own"),
+        ((0.0, -0.1, 0.1), (-0.02, -0.06, 0.02), "whose worth cannot be told from its own"),
         ((0.0, -0.1, 0.1), (0.0001, 0.00005, 0.00015), "whose worth cannot be told from its own"),
+        ((0.0, math.nan, math.nan), (0.1, math.nan, math.nan), "whose worth cannot be told from its own"),
     ],
-    ids=["less ROUGE", "less likely", "better", "both", "chance", "too little to matter"],
+    ids=[
+        "less ROUGE",
+        "less likely",
+        "better",
+        "both",
+        "chance",
+        "less likely by chance",
+        "likelier by chance",
+        "too little to matter",
+        "one article",
+    ],
 )
 def test_headlines_are_worse_only_beyond_chance_and_by_what_matters(
     rouge: tuple[float, ...], nll: tuple[float, ...], summed: str
@@ -114,13 +127,38 @@ def test_a_job_has_its_rate_its_limit_and_what_it_wins() -> None:
     assert "As one job it writes 80.0 headlines a second, 8 at a time." in found
     assert "It is 1.50 times as fast as kv-cache as a job (95 % interval 1.40 to 1.60, over 3 fresh processes" in found
     assert "16 at a time did not fit in memory." in found
-    assert "That is 25 % of the rate that arithmetic alone would allow." in found
+    assert "It is at 25 % of the rate that arithmetic alone would allow." in found
 
 
 def test_drafted_tokens_and_the_row_in_turn_are_told() -> None:
     found = section(SPECULATIVE, KV).performance
     assert "Of 200 drafted tokens 150 were accepted (75 %)." in found
-    assert "Against target it is 1.50 times as fast (1.38 to 1.62)." in found
+    assert "It is 1.50 times as fast as target (95 % interval 1.38 to 1.62)." in found
+
+
+@pytest.mark.parametrize(
+    ("estimate", "said"),
+    [
+        ((0.5, 0.4, 0.6), "It is slower than target: 0.50 times its speed"),
+        ((1.5, 0.9, 2.1), "It cannot be told from target in speed: 1.50 times"),
+    ],
+)
+def test_beside_another_row_too_only_a_whole_interval_is_faster(estimate: tuple[float, ...], said: str) -> None:
+    record = replace(SPECULATIVE, speed_up_over={"target": Estimate(*estimate)})
+    assert said in section(record, KV).performance
+
+
+def test_a_job_that_was_not_paired_says_that_its_ratio_has_no_interval() -> None:
+    throughput = Throughput(8, 3, 80.0, 640.0, times_over={"kv-cache": 2.0})
+    found = section(replace(OFFLINE, throughput=throughput), KV)
+    assert (
+        "That is 2.00 times the rate of kv-cache, in one process of each, which gives no interval." in found.performance
+    )
+    assert "faster" not in found.summary
+
+
+def test_a_row_on_the_compiled_engine_says_so() -> None:
+    assert "It runs on the compiled engine." in section(replace(RECORD, engine="compiled"), KV).performance
 
 
 def test_energy_and_what_slowed_the_device_are_told() -> None:

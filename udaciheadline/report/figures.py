@@ -277,19 +277,18 @@ def _certain_loss(record: Record) -> float:
 
 def matters(difference: Estimate, margin: float) -> bool:
     """Whether a difference is more than chance makes, and more than `margin`."""
-    return not difference.low <= 0 <= difference.high and abs(difference.value) > margin
+    return (difference.low > 0 or difference.high < 0) and abs(difference.value) > margin
 
 
 def judged(scores: Scores) -> tuple[str, ...]:
     """What headlines are against the reference's: "worse", "better", both where ROUGE-1 and likelihood disagree, or
     neither where they cannot be told from them."""
     signs = []
-    for difference, margin in (
-        (scores.rouge_difference["rouge1"], NEGLIGIBLE.rouge1),
-        (_scaled(scores.nll_difference, -1), NEGLIGIBLE.nll),
-    ):
-        if matters(difference, margin):
-            signs.append("better" if difference.value > 0 else "worse")
+    rouge, nll = scores.rouge_difference["rouge1"], scores.nll_difference
+    if matters(rouge, NEGLIGIBLE.rouge1):
+        signs.append("better" if rouge.value > 0 else "worse")
+    if matters(nll, NEGLIGIBLE.nll):
+        signs.append("better" if nll.value < 0 else "worse")
     return tuple(dict.fromkeys(signs))
 
 

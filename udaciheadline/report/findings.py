@@ -42,19 +42,23 @@ def section(record: Record, reference: Record | None) -> Section:
 
 
 def _performance(record: Record) -> Iterator[str]:
+    if record.engine == "compiled" and not record.technique.startswith("compiled"):
+        yield "It runs on the compiled engine."
     if (m := record.measurement) is not None:
         yield from _one_at_a_time(record, m)
     part = limit_share(record)
     if m is not None and part is not None:
-        yield f"Reading the weights alone would take {share(part)} of that time."
+        yield f"Reading the weights alone would take {share(part)} of a headline's time."
     if (t := record.throughput) is not None:
         yield f"As one job it writes {rate(t.headlines_per_second)} headlines a second, {t.batch_size} at a time."
         if t.speed_up is not None:
             yield _compared(t.speed_up, "as a job", t.rounds)
+        elif m is None and (over := t.times_over.get(REFERENCE)):
+            yield f"That is {times(over)} times the rate of {REFERENCE}, in one process of each: without an interval."
         if t.refused_batch_size is not None:
             yield f"{t.refused_batch_size} at a time did not fit in memory."
     if m is None and part is not None:
-        yield f"That is {share(part)} of the rate that arithmetic alone would allow."
+        yield f"It is at {share(part)} of the rate that arithmetic alone would allow."
     yield from _others(record)
     if record.energy is not None:
         yield from _energy(record.energy)
@@ -78,21 +82,25 @@ def _one_at_a_time(record: Record, m: Measurement) -> Iterator[str]:
 
 def _compared(e: Estimate, how: str, launches: int) -> str:
     over = f"{launches} fresh processes of both" if launches > 1 else "articles, in one process of each"
+    return _beside(REFERENCE, e, f" {how}", f", over {over}")
+
+
+def _beside(name: str, e: Estimate, how: str = "", over: str = "") -> str:
+    """A speed beside another row's: faster or slower only where the whole interval is."""
     if not (math.isfinite(e.low) and math.isfinite(e.high)):
-        return f"It is {times(e.value)} times as fast as {REFERENCE} {how}; so few values give no interval."
-    between = f"95 % interval {interval(e, '.2f')}, over {over}"
+        return f"It is {times(e.value)} times as fast as {name}{how}; so few values give no interval."
+    between = f"95 % interval {interval(e, '.2f')}{over}"
     if e.low > 1:
-        return f"It is {times(e.value)} times as fast as {REFERENCE} {how} ({between})."
+        return f"It is {times(e.value)} times as fast as {name}{how} ({between})."
     if e.high < 1:
-        return f"It is slower than {REFERENCE} {how}: {times(e.value)} times its speed ({between})."
-    return f"It cannot be told from {REFERENCE} in speed {how}: {times(e.value)} times ({between})."
+        return f"It is slower than {name}{how}: {times(e.value)} times its speed ({between})."
+    return f"It cannot be told from {name} in speed{how}: {times(e.value)} times ({between})."
 
 
 def _others(record: Record) -> Iterator[str]:
     """Rows that answered in turn with it, or that it is compared with by way of the reference."""
     for name, e in record.speed_up_over.items():
-        if math.isfinite(e.low) and math.isfinite(e.high):
-            yield f"Against {name} it is {times(e.value)} times as fast ({interval(e, '.2f')})."
+        yield _beside(name, e)
     for name, why in record.not_compared.items():
         yield f"It was not compared with {name}: {why}."
 
