@@ -127,6 +127,7 @@ def test_a_name_that_is_nothing_is_refused(results: Path) -> None:
         ("rouge1", []),
         ("nll", ["1.75"] * 8),
         ("seconds", [0.0] * 8),
+        ("seconds", [1e308] * 8),
         ("headlines", ["one of eight"]),
     ],
 )
