@@ -18,7 +18,7 @@ ARTICLES = 3
 def whole_session(results: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A session of every technique on a few articles, saved as a user would save it. The only one here that compiles:
     that takes longer than all the rest of it."""
-    return results, bench(results, "--articles", str(ARTICLES), "--benchmark-autosave")
+    return results, bench(results, "--articles", str(ARTICLES), "--benchmark-autosave", "--details")
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,20 @@ def test_a_whole_session_passes_and_prints_no_foreign_warning(whole) -> None:
     assert "Warning" not in session.stdout
     assert session.stderr.strip().startswith("Saved benchmark data in")
     assert len(session.stderr.strip().splitlines()) == 1
+
+
+def test_the_verdict_comes_first_then_a_table_of_100_columns_and_all_figures_where_they_are_asked_for(whole) -> None:
+    _, _, said = whole[1].stdout.partition("= verdict =")
+    verdict, _, rest = said.partition("= techniques =")
+    table, _, rest = rest.partition("= headlines =")
+    headlines, _, details = rest.partition("= details =")
+    assert verdict.splitlines()[1].startswith(("deploy ", "undecided between "))
+    rows = table.partition("\n\n")[0].splitlines()[1:]
+    assert rows[0].startswith("technique")
+    assert max(map(len, rows)) <= 100
+    assert "true headline: " in headlines
+    assert "x baseline" in details
+    assert "static-cache: skipped: it needs a CUDA GPU." in details
 
 
 def test_every_technique_leaves_a_record_with_speed_memory_quality_and_verdicts(whole) -> None:

@@ -51,7 +51,7 @@ def test_a_row_that_ends_is_one_failure_and_its_other_tests_are_skipped(beset) -
 
 def test_a_row_that_ends_says_why_once_without_a_trace_of_the_harness(beset) -> None:
     _, _, failures = beset[2].partition(" FAILURES ")
-    failures, _, _ = failures.partition(" headlines ")
+    failures, _, _ = failures.partition(" verdict ")
     assert failures.count("mend: error: the checkpoint is torn: mend it\n___") == 1
     assert (
         failures.count("raises: crash: ValueError: the weights are upside down\nTraceback (most recent call last)") == 1
@@ -63,10 +63,13 @@ def test_a_row_that_ends_says_why_once_without_a_trace_of_the_harness(beset) -> 
 
 def test_the_report_says_why_a_row_is_missing(beset) -> None:
     output = beset[2]
-    assert "hangs: timeout: no answer within the 40 s of --timeout." in output
-    assert "gpu-only: skipped: it needs a CUDA GPU." in output
-    assert "unsupported: skipped: its layers are round, and this takes square ones." in output
-    assert "target: skipped: it needs a target model: name one with --target." in output
+    assert "\nhangs: timeout: no answer within the 40 s of --timeout.\n" in output
+    skipped = [
+        "gpu-only (it needs a CUDA GPU)",
+        "unsupported (its layers are round, and this takes square ones)",
+        "target (it needs a target model: name one with --target)",
+    ]
+    assert f"\nSkipped: {'; '.join(skipped)}.\n" in output
 
 
 def test_a_technique_that_is_not_for_the_model_says_so_in_its_record(beset) -> None:

@@ -14,6 +14,7 @@ UNUSABLE = [
     (["--technique", "teleport"], "--technique 'teleport': there is no such technique: choose from baseline"),
     (["--dataset", "missing.jsonl"], "missing.jsonl: there is no such file"),
     (["--articles", "0"], "--articles 0: give at least 1"),
+    (["--budget", "p99<50"], "--budget 'p99<50': the p99 latency is given in ms, s, us: write it as in p99<50ms"),
     (["--batch-size", "0"], "--batch-size 0: give at least 1"),
     (["--model", "./nowhere/at/all"], "--model ./nowhere/at/all: there is no such folder"),
     (["--target", "bench"], "--target bench: it has no config.json"),
@@ -26,6 +27,7 @@ UNUSABLE = [
 ]
 UNREADABLE = [
     (["--batch-size", "x"], "argument --batch-size: 'x' is neither a number nor auto"),
+    (["--goal", "cheap"], "argument --goal: invalid choice: 'cheap' (choose from "),
     (["--engine", "nonsense"], "argument --engine: invalid choice: 'nonsense' (choose from "),
 ]
 

@@ -101,9 +101,9 @@ def rounds(*seconds: float, **changes: Any) -> list[Generation]:
 def measurement() -> Measurement:
     """Articles of 1, 2 and 6 s against a reference that takes 2, 4 and 12 s."""
     technique = [
-        generation(seconds=6.0, first_token_seconds=0.5, token_ids=(1,) * 9, drafted=8, accepted=6),
-        generation(seconds=1.0, first_token_seconds=0.1, token_ids=(1,) * 4, drafted=2, accepted=1),
-        generation(seconds=2.0, first_token_seconds=0.3, token_ids=(1,) * 5, drafted=0, accepted=0),
+        generation(seconds=6.0, first_token_seconds=0.5, token_ids=(1,) * 9, drafted=8, accepted=6, prompt_tokens=40),
+        generation(seconds=1.0, first_token_seconds=0.1, token_ids=(1,) * 4, drafted=2, accepted=1, prompt_tokens=31),
+        generation(seconds=2.0, first_token_seconds=0.3, token_ids=(1,) * 5, drafted=0, accepted=0, prompt_tokens=74),
     ]
     return summarise(technique, rounds(12.0, 2.0, 4.0, token_ids=(1,) * 10))
 
@@ -125,6 +125,7 @@ def measurement() -> Measurement:
         ("drafted", 10),
         ("accepted", 7),
         ("acceptance_rate", 0.7),
+        ("prompt_tokens", (31, 74)),
     ],
 )
 def test_a_measurement_worked_by_hand(measurement: Measurement, figure: str, value: float) -> None:

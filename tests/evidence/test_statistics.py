@@ -13,6 +13,7 @@ from udaciheadline.evidence.statistics import (
     holm,
     launch_mean,
     mean,
+    more_to_tell,
     p_worse,
     welch,
 )
@@ -204,3 +205,26 @@ def test_what_is_detectable_between_two_samples_is_found_that_often() -> None:
     loss = numpy.mean([welch(list(d[:5]), list(d[5:])).detectable for d in draws])
     found = numpy.mean([welch(list(d[:5] - loss), list(d[5:])).p_less < 0.05 for d in draws])
     assert found == pytest.approx(0.8, abs=0.05)
+
+
+# -- how many more would tell ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [5, 30])
+def test_so_many_more_values_part_the_intervals_of_two_samples_with_the_power_that_was_asked_for(count: int) -> None:
+    half = float(stats.t.ppf(0.975, count - 1)) / math.sqrt(count)  # of values that spread by 1
+    more = more_to_tell(0.5, [half, half], count)
+    assert more is not None
+    draws = numpy.random.default_rng(0).normal(size=(1000, 2, count + more))
+    means, errors = draws.mean(2), stats.sem(draws, axis=2)
+    halves = errors.sum(1) * stats.t.ppf(0.975, count + more - 1)
+    assert 0.78 < (means[:, 0] + 0.5 - means[:, 1] > halves).mean() < 0.99
+
+
+@pytest.mark.parametrize(
+    ("effect", "halves", "count"),
+    [(0.0, [0.1, 0.1], 50), (1e-6, [0.1, 0.1], 50), (0.1, [math.inf, 0.1], 50), (0.1, [0.1, 0.1], 1)],
+    ids=["no effect", "next to none", "an interval that is not known", "one value"],
+)
+def test_it_is_not_said_how_many_would_tell_what_cannot_be_told(effect: float, halves: list[float], count: int) -> None:
+    assert more_to_tell(effect, halves, count) is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rows import MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, broken
 
 from udaciheadline.evidence.verdict import GOALS, Budget, Decision, Limit, decide, pareto, parse_budget
-from udaciheadline.records import BuildInfo, Estimate, Memory, Record, Verdict
+from udaciheadline.records import BuildInfo, Estimate, Memory, Parallel, Record, Verdict
 
 MIB = 2**20
 SAME = replace(
@@ -90,6 +90,13 @@ def test_a_row_that_failed_a_gate_is_excluded_with_what_it_measured() -> None:
     assert why(found, "compiled") == "it fails its gate rouge1: 90.0% of the reference's kept"
 
 
+def test_a_reference_that_failed_a_gate_is_not_kept_for_want_of_a_better_row() -> None:
+    failed = replace(REFERENCE, verdicts=[Verdict("floor rouge1", "fail", 0.1, 0.5, "ROUGE-1 0.100")])
+    found = decide([failed, INT8])
+    assert found.technique is None
+    assert found.sentence == "nothing to deploy: kv-cache is excluded, and no row is faster than it for certain"
+
+
 def test_a_limit_excludes_and_says_by_how_much() -> None:
     found = decide([REFERENCE, COMPILED, INT8], limited("memory<450MiB"))
     assert found.technique == "kv-cache"
@@ -137,8 +144,19 @@ def test_of_rows_that_were_measured_in_several_processes_more_launches_would_tel
 
 def test_rows_that_are_alike_are_said_to_be_alike() -> None:
     assert decide([REFERENCE, COMPILED, replace(COMPILED, technique="other")]).sentence.endswith(
-        "8 articles find them alike"
+        "a hundred times as many articles would not tell them apart"
     )
+
+
+def test_rows_that_answered_in_turn_are_compared_by_their_own_ratio() -> None:
+    parallel = Parallel("nccl", (4 * MIB,) * 2, (None,) * 2, (0.1,) * 2, (0.1,) * 2)
+    over = {"compiled": Estimate(1.1, 1.05, 1.15)}
+    split = row("tensor-parallel", 6.9, 0.8, peak=474, engine="compiled", parallel=parallel, speed_up_over=over)
+    found = decide([REFERENCE, COMPILED, split])
+    assert found.technique == "tensor-parallel"
+    assert found.sentence.endswith(", on 2 devices")
+    slower = replace(split, speed_up_over={"compiled": Estimate(0.9, 0.85, 0.95)})
+    assert decide([REFERENCE, COMPILED, slower]).technique == "compiled"
 
 
 def test_undecided_speed_is_decided_by_less_memory_where_all_else_is_as_good() -> None:
@@ -180,7 +198,7 @@ def test_a_gate_that_is_open_is_noted() -> None:
 def test_for_the_reader_who_waits_a_row_that_is_a_job_only_is_none_to_choose() -> None:
     found = decide([REFERENCE, replace(OFFLINE, settings={})])
     assert states(found)["compiled-batch"] == "excluded"
-    assert why(found, "compiled-batch") == "it takes all articles as one job"
+    assert why(found, "compiled-batch") == "it takes all articles as one job, which is for --goal offline"
 
 
 def job(name: str, rate: float, speed_up: Estimate | None = None) -> Record:
@@ -200,6 +218,16 @@ def test_for_a_job_the_paired_rate_decides() -> None:
 def test_rates_that_were_not_measured_in_turn_decide_only_where_they_are_far_apart() -> None:
     assert decide([job("kv-cache", 100), job("static-cache", 140)], Budget("offline")).technique == "kv-cache"
     assert decide([job("kv-cache", 100), job("static-cache", 300)], Budget("offline")).technique == "static-cache"
+
+
+def test_where_the_machine_drifted_between_two_jobs_their_rates_say_less() -> None:
+    """The reference was three times as fast in the minutes of the second row: it may be the machine that was."""
+    reference, busy = job("kv-cache", 100), job("static-cache", 300)
+    assert busy.measurement is not None
+    quick = busy.measurement.reference_average_seconds / 3
+    quiet = replace(busy, measurement=replace(busy.measurement, reference_average_seconds=quick))
+    assert decide([reference, busy], Budget("offline")).technique == "static-cache"
+    assert decide([reference, quiet], Budget("offline")).technique == "kv-cache"
 
 
 def test_for_memory_the_least_peak_is_preferred_and_then_the_least_weights() -> None:
@@ -232,7 +260,7 @@ def test_one_article_decides_nothing() -> None:
     one = replace(MEASUREMENT, count=1, speed_up=Estimate(9.0, math.nan, math.nan))
     found = decide([REFERENCE, row("compiled", measurement=one)])
     assert found.technique == "kv-cache"
-    assert "1 articles cannot tell whether it is faster" in why(found, "compiled")
+    assert "one is too few to tell whether it is faster: give more --articles" in why(found, "compiled")
 
 
 def test_a_verdict_says_of_what_it_is_true() -> None:

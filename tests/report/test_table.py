@@ -179,14 +179,18 @@ def test_a_sample_shows_description_true_headline_and_what_each_technique_wrote(
         "",
         "Description of article 0.",
         "  true headline: True headline 0",
-        "  Baseline: Baseline wrote 0",
-        "  Speculative Decoding: Speculative Decoding wrote 0",
+        "  Baseline wrote 0  (Baseline)",
+        "  Speculative Decoding wrote 0  (Speculative Decoding)",
     ]
 
 
 def test_techniques_that_wrote_the_same_headline_share_a_line() -> None:
     made = {"Baseline": ["A"], "Pruned": ["B"], "KV Caching": ["A"]}
-    assert samples(ARTICLES, made, count=1).splitlines()[3:] == ["  Baseline, KV Caching: A", "  Pruned: B"]
+    assert samples(ARTICLES, made, count=1).splitlines()[3:] == ["  A  (Baseline; KV Caching)", "  B  (Pruned)"]
+
+
+def test_a_headline_that_all_techniques_wrote_is_said_to_be_of_all() -> None:
+    assert samples(ARTICLES, {"Baseline": ["A"], "Pruned": ["A"]}, count=1).splitlines()[3:] == ["  A  (all)"]
 
 
 @pytest.mark.parametrize(("articles", "shown"), [(8, 3), (2, 2)])

@@ -22,7 +22,7 @@ def shown(*records: Record, budget: str = "") -> list[str]:
 def test_the_answer_is_the_first_line_then_of_what_it_is_true_then_the_command() -> None:
     lines = shown(REFERENCE, COMPILED, budget="p99<1s")
     assert lines[0].startswith("deploy compiled: 2.00 ±0.10 times as fast as the KV cache, ")
-    assert lines[1].startswith("Of model ")
+    assert lines[1].startswith("It holds for model ")
     assert lines[1].endswith("; goal interactive, budget p99<1s.")
     assert "    udaciheadline write ARTICLES -o HEADLINES --technique compiled --model embedded" in lines
 
@@ -31,7 +31,7 @@ def test_each_row_that_lost_has_a_line_with_its_state_and_why() -> None:
     lines = shown(REFERENCE, COMPILED, OFFLINE, SKIPPED)
     assert lines[-2:] == [
         "kv-cache        reference  what all rows are compared with.",
-        "compiled-batch  excluded   it takes all articles as one job.",
+        "compiled-batch  excluded   it takes all articles as one job, which is for --goal offline.",
     ]
 
 

@@ -8,19 +8,19 @@ of one program differ in both.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from udaciheadline.evidence.budget import peak_bytes
 from udaciheadline.evidence.compare import Margins
 from udaciheadline.records import Estimate, Record
-from udaciheadline.techniques import REFERENCE
+from udaciheadline.techniques import REFERENCE, techniques
 
 WORTH = math.log(1.02)
 """A row pays where it is faster, or smaller, than the reference by more than this for certain."""
 
 UNPAIRED = 1.5
-"""What two rates of one session, measured in one process each and not in turn, may differ by without meaning it: as far
-apart were the ratio of two such rates and the paired one in README's session on two cores."""
+"""What two rates of one session, measured in one process each and not in turn, may differ by on a quiet machine without
+meaning it: as far apart were the ratio of two such rates and the paired one in README's session on two cores."""
 
 DECISIVE = {"interactive": ("speed",), "offline": ("rate",), "memory": ("peak", "weights")}
 """What a goal prefers, first things first."""
@@ -42,19 +42,32 @@ _NOTHING = Estimate(0.0, 0.0, 0.0)
 @dataclass(frozen=True)
 class Gains:
     """Those of one row, by name: "speed" of one article at a time, "rate" of a job, "peak" and "weights" of memory,
-    "rouge1" and "nll" of quality. What was not measured is missing."""
+    "rouge1" and "nll" of quality. What was not measured is missing. `in_turn` is its speed over rows that answered in
+    turn with it, which says more than the way by the reference."""
 
     technique: str
     by_name: Mapping[str, Estimate]
+    in_turn: Mapping[str, Estimate] = field(default_factory=dict)
 
     def get(self, name: str) -> Estimate | None:
         """One of them."""
         return self.by_name.get(name)
 
     def is_better(self, other: "Gains", name: str) -> bool:
-        """Whether it is better than the other one for certain: their intervals do not overlap."""
+        """Whether it is better than the other one for certain: their intervals do not overlap, or that of the ratio of
+        two that answered in turn is above 1."""
         own, theirs = self.get(name), other.get(name)
+        if name == "speed" and (ratio := self.over(other)) is not None:
+            return ratio.low > 0
         return own is not None and theirs is not None and own.low > theirs.high
+
+    def over(self, other: "Gains") -> Estimate | None:
+        """The logarithm of its speed over that of a row that answered in turn with it."""
+        if other.technique in self.in_turn:
+            return self.in_turn[other.technique]
+        if (ratio := other.in_turn.get(self.technique)) is None:
+            return None
+        return Estimate(-ratio.value, -ratio.high, -ratio.low)
 
     def pays(self, reference: "Gains", names: Iterable[str], least: float = WORTH) -> bool:
         """Whether it gains more than `least` over the reference in one of these for certain."""
@@ -92,7 +105,8 @@ def gains(record: Record, reference: Record | None) -> Gains:
     if (m := record.measurement) is not None:
         found["speed"] = _NOTHING if is_reference else _logarithm(m.speed_up)
     if record.throughput is not None:
-        found["rate"] = _NOTHING if is_reference else _rate(record, reference)
+        ratio = job_ratio(record, reference)
+        found["rate"] = _NOTHING if is_reference else ratio and _logarithm(ratio)
     if reference is not None:
         on_gpu = record.memory is not None and sum(record.memory.device_allocated_peak_bytes) > 0
         spread = _MARGINS.weights if on_gpu else _MARGINS.peak
@@ -102,7 +116,19 @@ def gains(record: Record, reference: Record | None) -> Gains:
         nll, rouge1 = s.nll_difference, s.rouge_difference["rouge1"]
         found["nll"] = _open(Estimate(-nll.value, -nll.high, -nll.low))
         found["rouge1"] = _open(rouge1)
-    return Gains(record.technique, {name: gain for name, gain in found.items() if gain is not None})
+    known = {name: gain for name, gain in found.items() if gain is not None}
+    return Gains(record.technique, known, _in_turn(record))
+
+
+def _in_turn(record: Record) -> dict[str, Estimate]:
+    """A parallel row answers in turn with one rank, and what repeats the target's tokens with the target alone; all
+    other ratios between rows go by way of the reference."""
+    technique = techniques().get(record.technique)
+    other = "compiled" if record.parallel and record.engine == "compiled" else technique and technique.exact_to
+    if not other or other == REFERENCE or other not in record.speed_up_over:
+        return {}
+    ratio = _logarithm(record.speed_up_over[other])
+    return {} if ratio is None else {other: ratio}
 
 
 def best(rows: Sequence[Gains], names: Iterable[str]) -> list[Gains]:
@@ -115,14 +141,22 @@ def best(rows: Sequence[Gains], names: Iterable[str]) -> list[Gains]:
     return left
 
 
-def _rate(record: Record, reference: Record | None) -> Estimate | None:
-    assert record.throughput is not None
+def job_ratio(record: Record, reference: Record | None) -> Estimate | None:
+    """A row's rate of a job over the reference's: paired, or else that of two jobs of different minutes. Of these is
+    known how fast the reference answered in the minutes of both rows: the ratio is corrected by how far that moved, and
+    its interval is `UNPAIRED` and so much wider."""
+    if record.throughput is None:
+        return None
     if record.throughput.speed_up is not None:
-        return _logarithm(record.throughput.speed_up)
+        return record.throughput.speed_up
     if reference is None or reference.throughput is None:
         return None
-    ratio = math.log(record.throughput.headlines_per_second / reference.throughput.headlines_per_second)
-    return Estimate(ratio, ratio - math.log(UNPAIRED), ratio + math.log(UNPAIRED))
+    ratio, drift = record.throughput.headlines_per_second / reference.throughput.headlines_per_second, 1.0
+    if record.measurement and reference.measurement:
+        now, then = record.measurement.reference_average_seconds, reference.measurement.reference_average_seconds
+        drift = now / then if now > 0 and then > 0 else 1.0
+    ratio, spread = ratio * drift, UNPAIRED * max(drift, 1 / drift)
+    return Estimate(ratio, ratio / spread, ratio * spread)
 
 
 def _weights(record: Record) -> int | None:

@@ -9,7 +9,7 @@ articles or launches would tell.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from udaciheadline.evidence import wording
 from udaciheadline.evidence.budget import (
@@ -78,15 +78,7 @@ def decide(records: Sequence[Record], budget: Budget = DEFAULT) -> Decision:
     rows = sorted(records, key=lambda record: record.technique)
     found = _Rule(rows, budget).decision()
     order = {standing.technique: standing for standing in found.standings}
-    return Decision(
-        budget,
-        found.technique,
-        found.candidates,
-        found.sentence,
-        found.regime,
-        tuple(order[record.technique] for record in records),
-        found.notes,
-    )
+    return replace(found, standings=tuple(order[record.technique] for record in records))
 
 
 def pareto(
@@ -203,15 +195,15 @@ class _Rule:
             return Standing(name, "undecided", figures + doubt)
         if name == REFERENCE:
             return Standing(name, "reference", "what all rows are compared with")
+        more = wording.perhaps(record, own, self._goal)
         if not own.pays_in_anything(self._base, self._goal):
-            more = wording.perhaps(record, own, self._goal)
             return Standing(name, "not worth it", f"{figures}, and no less memory for certain{more}")
         better = [row.technique for row in self._in if row.dominates(own, self._goal)]
         if better:
             by = next((candidate for candidate in candidates if candidate in better), better[0])
             return Standing(name, "dominated", f"{figures}: {by} is as good in all, and better in something")
         pays = wording.pays(record, self._reference, [n for n in own.by_name if own.pays(self._base, [n])])
-        return Standing(name, "slower", f"{figures}{pays}")
+        return Standing(name, "slower", f"{figures}{more}{pays}")
 
     def _sentence(self, chosen: str | None, names: tuple[str, ...]) -> str:
         nothing = wording.nothing_better(self._goal, bool(self._budget.limits), len(self._in) - (chosen is not None))
@@ -223,6 +215,8 @@ class _Rule:
             doubt = next(((name, *self._doubtful[name]) for name in names if name in self._doubtful), None)
             rows = [(self._records[name], self._gains[name]) for name in names]
             return wording.undecided(rows, self._goal, doubt)
+        if self._in and self._reference and REFERENCE in self._out:
+            return f"nothing to deploy: {REFERENCE} is excluded, and {nothing}"
         if self._in:
             return f"keep {REFERENCE}: {nothing}"
         if all(standing.state == "not run" for standing in self._out.values()):

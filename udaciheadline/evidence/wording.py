@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 
 from udaciheadline.evidence.budget import METRICS, Limit, peak_bytes, size
-from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains
+from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains, job_ratio
 from udaciheadline.evidence.statistics import more_to_tell
 from udaciheadline.records import Estimate, Record
 from udaciheadline.techniques import REFERENCE, techniques
@@ -33,7 +33,11 @@ def not_measured(record: Record, goal: str, has_reference: bool) -> str:
     """Why a row is none of those that a goal chooses from."""
     technique = techniques().get(record.technique)
     if goal == "interactive":
-        return "it takes all articles as one job" if technique and technique.offline else "its latency was not measured"
+        return (
+            "it takes all articles as one job, which is for --goal offline"
+            if technique and technique.offline
+            else "its latency was not measured"
+        )
     if goal == "offline":
         if record.throughput is not None:
             return f"its job was not paired with {REFERENCE}'s: add {REFERENCE} to --technique"
@@ -50,12 +54,11 @@ def gain(record: Record, goal: str, reference: Record | None) -> str:
     if goal == "interactive" and record.measurement:
         return f"{ratio(record.measurement.speed_up)} times as fast as {KV_CACHE}"
     if goal == "offline" and (t := record.throughput):
+        rate = f"{t.headlines_per_second:.0f} headlines/s"
         if t.speed_up is not None:
-            times = ratio(t.speed_up)
-        else:
-            base = reference.throughput.headlines_per_second if reference and reference.throughput else math.nan
-            times = f"about {t.headlines_per_second / base:.2g}"
-        return f"{times} times the job of {KV_CACHE} ({t.headlines_per_second:.0f} headlines/s)"
+            return f"{ratio(t.speed_up)} times the job of {KV_CACHE} ({rate})"
+        times = job_ratio(record, reference)
+        return f"about {times.value:.2g} times the job of {KV_CACHE} ({rate}, not in turn with it)" if times else rate
     peak, weights = peak_bytes(record), record.build.weights_bytes if record.build else None
     sizes = [f"{size(value)} {what}" for value, what in ((peak, "peak"), (weights, "of weights")) if value]
     return ", ".join(sizes) + _against(record, reference)
@@ -128,10 +131,14 @@ def _change(own: int, base: int) -> str:
 def perhaps(record: Record, own: Gains, goal: str) -> str:
     """Of a row whose gain for the goal is not certain, what would make it so."""
     gain = own.get(DECISIVE[goal][0])
-    if goal == "memory" or gain is None or gain.value <= WORTH or (goal == "offline" and not _paired(record)):
+    if goal == "memory" or gain is None or not gain.low <= WORTH < gain.value:
         return ""
+    if goal == "offline" and not _paired(record):
+        return ": no more than two such jobs may differ by"
     count, unit = _count(record, goal)
-    return _would_tell(_more(gain.value, [(gain.high - gain.low) / 2], count), count, unit, "whether it is faster")
+    return _would_tell(
+        more_to_tell(gain.value, [(gain.high - gain.low) / 2], count), count, unit, "whether it is faster"
+    )
 
 
 def nothing_better(goal: str, has_limits: bool, others: int) -> str:
@@ -151,7 +158,7 @@ def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str,
         record = next(record for record, _ in rows if record.technique == name)
         estimate = METRICS[limit.metric].of(record)
         assert estimate is not None
-        more = _more(abs(estimate.value - limit.bound), [(estimate.high - estimate.low) / 2], _articles(record))
+        more = more_to_tell(abs(estimate.value - limit.bound), [(estimate.high - estimate.low) / 2], _articles(record))
         return f"{sentence}: {name}: {words}{_would_tell(more, _articles(record), 'articles', 'that limit')}"
     name = DECISIVE[goal][0]
     if goal == "memory":
@@ -164,11 +171,14 @@ def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str,
     count, unit = min(counts)
     mores = []
     for other in rest:
+        if name == "speed" and (over := first[1].over(other[1])) is not None:
+            mores.append(more_to_tell(abs(over.value), [(over.high - over.low) / 2], count))
+            continue
         ours, theirs = first[1].get(name), other[1].get(name)
         assert ours is not None
         assert theirs is not None
         halves = [(gain.high - gain.low) / 2 for gain in (ours, theirs)]
-        mores.append(_more(abs(ours.value - theirs.value), halves, count))
+        mores.append(more_to_tell(abs(ours.value - theirs.value), halves, count))
     more = None if None in mores else max((m for m in mores if m is not None), default=None)
     return f"{sentence}{_would_tell(more, count, unit, 'them apart')}"
 
@@ -190,14 +200,11 @@ def _articles(record: Record) -> int:
     return len(record.per_article.nll) if record.per_article else record.measurement.count if record.measurement else 0
 
 
-def _more(effect: float, halves: Sequence[float], count: int) -> int | None:
-    return more_to_tell(effect, halves, count)
-
-
 def _would_tell(more: int | None, count: int, unit: str, what: str) -> str:
+    if count < 2:
+        return f": one is too few to tell {what}: give more --{unit}"
     if more is None:
-        few = count < 2
-        return f": {count} {unit} cannot tell {what}: give more" if few else f": {count} {unit} find them alike"
+        return f": a hundred times as many {unit} would not tell {what}"
     return f": {more} more {unit} would tell (--{unit} {count + more})"
 
 

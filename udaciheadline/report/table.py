@@ -101,9 +101,9 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
     if any(record.throughput for record in records):
         lines.append("offline: headlines a second, all articles as one job.")
     on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
-    lines.append(
-        f"peak: {'allocated on all GPUs' if on_gpu else 'resident memory of the process, libraries included'}."
-    )
+    if any(record.memory for record in records):
+        where = "allocated on all GPUs" if on_gpu else "resident memory of the process, libraries included"
+        lines.append(f"peak: {where}.")
     if any(record.scores for record in records):
         copied = copy_rouge["rouge1"].value
         copying = "" if math.isnan(copied) else f" ROUGE-1 of the description {copied:.3f}"
@@ -149,5 +149,7 @@ def samples(articles: Sequence[Article], headlines: Mapping[str, Sequence[str]],
             if i < len(made):
                 wrote.setdefault(made[i], []).append(title)
         lines += ["", article.short_description, f"  true headline: {article.headline}"]
-        lines += [f"  {', '.join(titles)}: {headline}" for headline, titles in wrote.items()]
+        for headline, titles in wrote.items():
+            by = "all" if len(titles) == len(headlines) > 1 else "; ".join(titles)
+            lines.append(f"  {headline}  ({by})")
     return "\n".join(lines)

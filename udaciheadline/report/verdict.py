@@ -16,12 +16,12 @@ def text(decision: Decision, records: Sequence[Record], paint: Paint = plain) ->
     """The answer first, then the command, then one line a row."""
     lines = [by_state(f"{decision.sentence}.", "deploy" if decision.technique else "undecided", paint)]
     if decision.regime:
-        lines.append(f"Of {decision.regime}; {asked(decision.budget)}.")
+        lines.append(f"It holds for {decision.regime}; {asked(decision.budget)}.")
     lines += decision.notes
     chosen = next((record for record in records if record.technique == decision.technique), None)
     if chosen is not None:
-        lines += ["", *(f"    {line}" for line in [command(chosen), "", *lines_of_python(chosen)]), ""]
-        lines = [line.rstrip() for line in lines]
+        python = lines_of_python(chosen)
+        lines += ["", f"    {command(chosen)}", *[""] * bool(python), *(f"    {line}" for line in python), ""]
     others = [s for s in decision.standings if s.technique != decision.technique and not _is_skipped(s.why, s.state)]
     if others:
         name, state = (max(map(len, column)) for column in zip(*((s.technique, s.state) for s in others), strict=True))
