@@ -130,3 +130,11 @@ def test_what_no_report_can_be_made_of_is_one_sentence(
     assert out == ""
     assert error.startswith(f"udaciheadline: {said}")
     assert error.count("\n") == 1
+
+
+def test_figures_that_no_session_measures_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert GOOD.throughput
+    session(replace(GOOD, run="odd", throughput=replace(GOOD.throughput, headlines_per_second=-1.0)))
+    session(replace(GOOD, run="odd", technique="kv-cache"))
+    assert main(["report", "odd"]) == 4
+    assert "run odd: it has figures that no session measures" in capsys.readouterr().err

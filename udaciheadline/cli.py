@@ -90,6 +90,10 @@ def _report(options: argparse.Namespace) -> int:
         written = page.write(run, options.output or options.results, _articles(options, run[0]), kept)
     except OSError as error:
         raise UsageError(f"{error.filename}: it cannot be written ({error.strerror}): give another -o") from error
+    except (ArithmeticError, ValueError) as error:
+        raise UsageError(
+            f"run {run[0].run}: it has figures that no session measures ({error}): name another"
+        ) from error
     print(*written, sep="\n")
     return 0
 

@@ -8,7 +8,7 @@ import pytest
 from rows import MEASUREMENT, OFFLINE, PER_ARTICLE, RECORD, SCORES, SKIPPED, run
 
 from udaciheadline.records import Estimate, Memory, Record, Throughput
-from udaciheadline.report import figures
+from udaciheadline.report import figures, values
 from udaciheadline.report.figures import Figure
 
 ALL = (
@@ -37,7 +37,7 @@ def test_a_row_that_is_slower_and_loses_more_is_dominated() -> None:
     figure = figures.latency_and_quality(rows)
     assert on_front(figure) == {"fast", "lossy"}
     assert figure
-    assert figure.alternative.endswith("On the front: fast, lossy. Dominated: slow.")
+    assert figure.alternative == "Scatter plot of 3 rows. On the front: fast, lossy. Dominated: slow."
 
 
 @pytest.mark.parametrize("gain", [(-0.1, -0.3, 0.1), (-0.001, -0.002, -0.0005)], ids=["chance", "too little to matter"])
@@ -63,13 +63,13 @@ def test_a_row_with_less_memory_or_a_higher_rate_is_on_the_front_of_jobs() -> No
 
 def test_an_offline_rate_has_the_interval_of_its_ratio() -> None:
     throughput = Throughput(8, 3, 100.0, 800.0, speed_up=Estimate(2.0, 1.0, 3.0))
-    assert figures.offline(replace(OFFLINE, throughput=throughput)) == Estimate(100.0, 50.0, 150.0)
+    assert values.offline(replace(OFFLINE, throughput=throughput)) == Estimate(100.0, 50.0, 150.0)
 
 
 def test_the_interval_of_a_latency_is_over_launches_and_never_below_the_fastest_article() -> None:
-    assert figures.latency(replace(RECORD, per_article=None)).value == MEASUREMENT.average_seconds
+    assert values.latency(replace(RECORD, per_article=None)).value == MEASUREMENT.average_seconds
     found = replace(PER_ARTICLE, seconds=(0.1, 0.1, 0.3, 0.3, 0.1, 0.1, 0.3, 0.3), launches=4)
-    interval = figures.latency(replace(RECORD, per_article=found))
+    interval = values.latency(replace(RECORD, per_article=found))
     assert interval.low == 0.1
     assert interval.high == pytest.approx(0.2 + 3.182446 * 0.2 / math.sqrt(12))
 
@@ -80,14 +80,14 @@ def test_the_forest_says_what_is_told_apart() -> None:
 
     found = figures.speed_ups((sped("a", 2, 1.5, 2.5), sped("b", 0.5, 0.4, 0.6), sped("c", 1.1, 0.9, 1.3)))
     assert found
-    assert "Faster than kv-cache: a. Slower: b. Not told apart: c." in found.alternative
+    assert "Faster than kv-cache: a. Slower: b. Not told apart: c." in found.finding
     assert [row[0] for row in found.rows] == ["a", "c", "b"]
 
 
 def test_a_stage_is_shown_with_what_it_worked_on_and_for_how_long() -> None:
     (found,) = figures.timelines(run())
     assert found.rows == (("0", "67 %", "0011.."), ("1", "67 %", "..0011"))
-    assert "over 500 ms" in found.alternative
+    assert "in these 500 ms: rank 0 67 %" in found.finding
 
 
 @pytest.mark.parametrize("make", ALL)

@@ -4,32 +4,35 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from udaciheadline.evidence.compare import Margins
-from udaciheadline.evidence.statistics import launch_mean
 from udaciheadline.evidence.verdict import pareto
-from udaciheadline.records import Estimate, Record, Scores
+from udaciheadline.records import Estimate, Record
 from udaciheadline.report import plots
 from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share
 from udaciheadline.report.plots import Axis, Point
+from udaciheadline.report.values import NEGLIGIBLE, judged, latency, limit_share, loss, matters, offline, peak, speed_up
 from udaciheadline.techniques import REFERENCE
 
-NEGLIGIBLE = Margins()
-"""Differences of quality that do not matter, as between two sessions."""
 _MS = Axis("milliseconds a headline, mean (logarithmic)", logarithmic=True)
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One picture: `alternative` says in a sentence what is to be seen, `reading` how, and `columns` and `rows` are its
+    """One picture: what `kind` it is, what is to be seen (`finding`) and how (`reading`); `columns` and `rows` are its
     numbers. `name` is its anchor."""
 
     name: str
     title: str
     reading: str
-    alternative: str
+    kind: str
+    finding: str
     svg: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def alternative(self) -> str:
+        """The text that stands for the picture."""
+        return f"{self.kind} of {len(self.rows)} rows. {self.finding}"
 
 
 def latency_and_quality(records: Sequence[Record]) -> Figure | None:
@@ -46,7 +49,8 @@ def latency_and_quality(records: Sequence[Record]) -> Figure | None:
         "Further left is faster, further down is better. Filled and joined: no other row is better on both. Hollow: "
         f"dominated. There a loss within chance, or below {NEGLIGIBLE.nll:g} nats, counts as none. Whiskers: 95 % "
         "intervals.",
-        _front_sentence(points, "latency and loss"),
+        "Scatter plot",
+        _fronts(points),
         plots.plane(
             "latency-quality",
             [Point(p.name, _thousandfold(p.x), p.y, p.on_front) for p in points],
@@ -70,7 +74,8 @@ def rate_and_memory(records: Sequence[Record]) -> Figure | None:
         "Offline rate against memory",
         "All articles as one job. Further up is faster, further left is smaller. Filled and joined: no other row is "
         "better on both. A whisker is the 95 % interval, of rows whose jobs were paired with the reference's.",
-        _front_sentence(points, "rate and memory"),
+        "Scatter plot",
+        _fronts(points),
         plots.plane(
             "rate-memory",
             [Point(p.name, _scaled(p.x, 2**-20), p.y, p.on_front) for p in points],
@@ -98,7 +103,8 @@ def speed_ups(records: Sequence[Record]) -> Figure | None:
         f"Speed against {REFERENCE}",
         f"Right of the line is faster than {REFERENCE}, which answered the same article in the same minute. A filled "
         "square: the 95 % interval leaves 1 out. A hollow circle: the two cannot be told apart.",
-        f"Forest plot of {len(ordered)} rows. Faster than {REFERENCE}: {_list(faster)}. Slower: {_list(slower)}. "
+        "Forest plot",
+        f"Faster than {REFERENCE}: {_list(faster)}. Slower: {_list(slower)}. "
         f"Not told apart: {_list([n for n, _ in ordered if n not in faster + slower])}.",
         plots.forest(
             "speed-ups",
@@ -130,8 +136,8 @@ def latencies(records: Sequence[Record]) -> Figure | None:
         "Latencies, article by article",
         "Each strip rises from no article to all of them: the steeper, the more alike. Dot: the article in the middle. "
         f"Stroke: the slowest one. Dashed: {REFERENCE}.",
-        f"Empirical distribution functions of {len(found)} rows. The slowest article of all took "
-        f"{milliseconds(max(found[slowest]))}, with {slowest}.",
+        "Empirical distribution functions",
+        f"The slowest article of all took {milliseconds(max(found[slowest]))}, with {slowest}.",
         plots.distributions(
             "latencies",
             {name: [1000 * s for s in seconds] for name, seconds in found.items()},
@@ -161,8 +167,8 @@ def quality(records: Sequence[Record]) -> Figure | None:
         "ROUGE-1: words shared with the true headline, more is better. NLL: how unlikely the true headline is to the "
         "model, in nats a token, less is better. Filled square: the 95 % interval leaves 0 out, and the difference "
         f"is more than {NEGLIGIBLE.nll:g}.",
-        f"Forest plot of {len(found)} rows. Worse than {REFERENCE} beyond chance: {_list(worse)}. Better: "
-        f"{_list(better)}.",
+        "Forest plot",
+        f"Worse than {REFERENCE} beyond chance: {_list(worse)}. Better: {_list(better)}.",
         plots.forest(
             "quality",
             [(name, [e if _known(e) else None for e in pair]) for name, pair in found.items()],
@@ -187,7 +193,8 @@ def limits(records: Sequence[Record]) -> Figure | None:
         "Share of the hardware's limit",
         "100 %: a headline would take only the time in which its weights are read once a token, or a job only that of "
         "its matrix products; both measured on this device. Of models that fit in a cache it is a rough figure.",
-        f"Bars of {len(found)} rows; the longest is {best} with {share(found[best])}.",
+        "Bars",
+        f"The longest is that of {best}: {share(found[best])}.",
         plots.bars("limits", found, "of what the device can do"),
         ("technique", "share", "of what"),
         tuple(
@@ -210,7 +217,8 @@ def timelines(records: Sequence[Record]) -> list[Figure]:
                 name,
                 f"What the stages of {record.technique} did at the same time",
                 "A box is a micro-batch at work, with the last digit of its number; between boxes a stage waits.",
-                f"Timeline of {len(busy)} ranks over {milliseconds(timeline.seconds)}. At work: {shares} of the time.",
+                "Timeline",
+                f"At work in these {milliseconds(timeline.seconds)}: {shares} of the time.",
                 plots.stages(name, timeline),
                 ("rank", "at work", "micro-batches, in equal moments (a dot: none)"),
                 tuple((str(i), share(b), timeline.ranks[i]) for i, b in enumerate(busy)),
@@ -219,77 +227,13 @@ def timelines(records: Sequence[Record]) -> list[Figure]:
     return found
 
 
-# -- what is on the axes -----------------------------------------------------------------------------------------------
-
-
-def latency(record: Record) -> Estimate:
-    """Mean seconds a headline, with the interval over the row's launches, or its articles where there was one."""
-    assert record.measurement is not None
-    mean, found = record.measurement.average_seconds, record.per_article
-    if found is None or not found.seconds:
-        return Estimate(mean, math.nan, math.nan)
-    spread = launch_mean(found.seconds, found.launches)
-    return Estimate(mean, max(spread.low, min(found.seconds)), spread.high)  # no mean is below the fastest
-
-
-def loss(record: Record) -> Estimate:
-    """What the true headlines lose in likelihood, in nats a token."""
-    assert record.scores is not None
-    return record.scores.nll_difference
-
-
-def peak(record: Record) -> Estimate:
-    """Bytes."""
-    assert record.memory is not None
-    return _exact(float(record.memory.peak_bytes or math.nan))
-
-
-def offline(record: Record) -> Estimate:
-    """Headlines a second of all articles as one job, with the interval of its ratio to the reference, where there is
-    one."""
-    assert record.throughput is not None
-    value, ratio = record.throughput.headlines_per_second, record.throughput.speed_up
-    if ratio is None:
-        return Estimate(value, math.nan, math.nan)
-    return Estimate(value, value * ratio.low / ratio.value, value * ratio.high / ratio.value)
-
-
-def speed_up(record: Record) -> Estimate | None:
-    """Over the reference, article by article or, of an offline row, job by job."""
-    if record.measurement is not None:
-        return record.measurement.speed_up
-    return record.throughput.speed_up if record.throughput else None
-
-
-def limit_share(record: Record) -> float | None:
-    """Of memory bandwidth, one article at a time, or of arithmetic as a job; None where it was not measured."""
-    if (m := record.measurement) is not None:
-        return None if m.limit_seconds is None else m.limit_seconds / m.average_seconds
-    t = record.throughput
-    return None if t is None or t.limit_per_second is None else t.headlines_per_second / t.limit_per_second
+# -- how they are made ----------------------------------------------------------------------------------------------
 
 
 def _certain_loss(record: Record) -> float:
     """A loss that cannot be told from none, or does not matter, is none: noise alone dominates no row."""
     estimate = loss(record)
     return estimate.value if matters(estimate, NEGLIGIBLE.nll) else 0.0
-
-
-def matters(difference: Estimate, margin: float) -> bool:
-    """Whether a difference is more than chance makes, and more than `margin`."""
-    return (difference.low > 0 or difference.high < 0) and abs(difference.value) > margin
-
-
-def judged(scores: Scores) -> tuple[str, ...]:
-    """What headlines are against the reference's: "worse", "better", both where ROUGE-1 and likelihood disagree, or
-    neither where they cannot be told from them."""
-    signs = []
-    rouge, nll = scores.rouge_difference["rouge1"], scores.nll_difference
-    if matters(rouge, NEGLIGIBLE.rouge1):
-        signs.append("better" if rouge.value > 0 else "worse")
-    if matters(nll, NEGLIGIBLE.nll):
-        signs.append("better" if nll.value < 0 else "worse")
-    return tuple(dict.fromkeys(signs))
 
 
 def _points(
@@ -307,10 +251,10 @@ def _front(point: Point) -> str:
     return "on the front" if point.on_front else "dominated"
 
 
-def _front_sentence(points: Sequence[Point], axes: str) -> str:
+def _fronts(points: Sequence[Point]) -> str:
     on = [point.name for point in points if point.on_front]
     off = [point.name for point in points if not point.on_front]
-    return f"Scatter plot of {axes}, {len(points)} rows. On the front: {_list(on)}. Dominated: {_list(off)}."
+    return f"On the front: {_list(on)}. Dominated: {_list(off)}."
 
 
 def _list(names: Sequence[str]) -> str:
@@ -319,10 +263,6 @@ def _list(names: Sequence[str]) -> str:
 
 def _known(estimate: Estimate) -> bool:
     return math.isfinite(estimate.value)
-
-
-def _exact(value: float) -> Estimate:
-    return Estimate(value, math.nan, math.nan)
 
 
 def _scaled(estimate: Estimate, factor: float) -> Estimate:

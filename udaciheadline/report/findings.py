@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from udaciheadline.records import Energy, Estimate, Measurement, Parallel, Record, Scores
-from udaciheadline.report.figures import NEGLIGIBLE, judged, limit_share, matters
 from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share, times
+from udaciheadline.report.values import NEGLIGIBLE, judged, limit_share, matters
 from udaciheadline.techniques import REFERENCE, techniques
 
 

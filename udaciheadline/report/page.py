@@ -24,6 +24,7 @@ from udaciheadline.report.figures import Figure
 from udaciheadline.report.numbers import number
 from udaciheadline.techniques import REFERENCE
 
+PLACES = ("model", "target", "draft")  # where this machine has them: their names are among the settings
 HTML, MARKDOWN = "report.html", "report.md"
 NEEDED = ("jinja2", "matplotlib")
 MARKS = {"deploy": "\N{CHECK MARK}", "undecided": "?", "reference": "\N{BULLET}", "not run": "\N{EN DASH}"}
@@ -119,7 +120,7 @@ def build(records: Sequence[Record], articles: Sequence[Article] | None, budget:
         hardware=[f for f in (figures.limits(records), *figures.timelines(records)) if f],
         sections=[findings.section(record, reference) for record in records if record.status != "skipped"],
         skipped=[(r.technique, r.status, r.reason) for r in records if r.status != "ok"],
-        settings=_pairs(first.settings),
+        settings=_pairs({name: value for name, value in first.settings.items() if name not in PLACES}),
         environment=_pairs(first.environment),
     )
 
