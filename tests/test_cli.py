@@ -133,8 +133,9 @@ def test_what_no_report_can_be_made_of_is_one_sentence(
 
 
 def test_figures_that_no_session_measures_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert GOOD.throughput
-    session(replace(GOOD, run="odd", throughput=replace(GOOD.throughput, headlines_per_second=-1.0)))
+    assert GOOD.build
+    session(replace(GOOD, run="odd", build=replace(GOOD.build, weights_bytes=-1)))
     session(replace(GOOD, run="odd", technique="kv-cache"))
+    capsys.readouterr()
     assert main(["report", "odd"]) == 4
     assert "run odd: it has figures that no session measures" in capsys.readouterr().err

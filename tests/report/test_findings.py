@@ -151,9 +151,7 @@ def test_beside_another_row_too_only_a_whole_interval_is_faster(estimate: tuple[
 def test_a_job_that_was_not_paired_says_that_its_ratio_has_no_interval() -> None:
     throughput = Throughput(8, 3, 80.0, 640.0, times_over={"kv-cache": 2.0})
     found = section(replace(OFFLINE, throughput=throughput), KV)
-    assert (
-        "That is 2.00 times the rate of kv-cache, in one process of each, which gives no interval." in found.performance
-    )
+    assert "That is 2.00 times the rate of kv-cache, in one process of each: without" in found.performance
     assert "faster" not in found.summary
 
 
