@@ -100,7 +100,7 @@ def test_a_picture_has_a_row_of_numbers_for_each_technique_it_shows(make) -> Non
     found = make(run())
     assert found
     assert all(len(row) == len(found.columns) for row in found.rows)
-    drawn = set(re.findall(r"<text[^>]*>([^<]+)</text>", found.svg))
+    drawn = set(re.findall(r"<text[^>]*>([^<]+)</text>", found.draw()))
     assert {row[0] for row in found.rows} <= drawn
 
 
@@ -110,4 +110,4 @@ def test_figures_that_are_no_numbers_are_dashes_and_draw_nothing() -> None:
     figure = figures.quality((replace(RECORD, scores=scores),))
     assert figure
     assert figure.rows[0][1:3] == ("-", "-")
-    assert "nan" not in figure.svg
+    assert "nan" not in figure.draw()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from udaciheadline.evidence.verdict import pareto
 from udaciheadline.records import Estimate, Record
@@ -18,14 +19,14 @@ _MS = Axis("milliseconds a headline, mean (logarithmic)", logarithmic=True)
 @dataclass(frozen=True)
 class Figure:
     """One picture: what `kind` it is, what is to be seen (`finding`) and how (`reading`); `columns` and `rows` are its
-    numbers. `name` is its anchor."""
+    numbers, and `draw` makes its SVG. `name` is its anchor."""
 
     name: str
     title: str
     reading: str
     kind: str
     finding: str
-    svg: str
+    draw: Callable[[], str]
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
@@ -51,7 +52,8 @@ def latency_and_quality(records: Sequence[Record]) -> Figure | None:
         "intervals.",
         "Scatter plot",
         _fronts(points),
-        plots.plane(
+        partial(
+            plots.plane,
             "latency-quality",
             [Point(p.name, _thousandfold(p.x), p.y, p.on_front) for p in points],
             _MS,
@@ -76,7 +78,8 @@ def rate_and_memory(records: Sequence[Record]) -> Figure | None:
         "better on both. A whisker is the 95 % interval, of rows whose jobs were paired with the reference's.",
         "Scatter plot",
         _fronts(points),
-        plots.plane(
+        partial(
+            plots.plane,
             "rate-memory",
             [Point(p.name, _scaled(p.x, 2**-20), p.y, p.on_front) for p in points],
             Axis("peak memory, MiB"),
@@ -106,7 +109,8 @@ def speed_ups(records: Sequence[Record]) -> Figure | None:
         "Forest plot",
         f"Faster than {REFERENCE}: {_list(faster)}. Slower: {_list(slower)}. "
         f"Not told apart: {_list([n for n, _ in ordered if n not in faster + slower])}.",
-        plots.forest(
+        partial(
+            plots.forest,
             "speed-ups",
             [(name, [estimate]) for name, estimate in ordered],
             [Axis(f"times {REFERENCE}'s speed (logarithmic)", logarithmic=True)],
@@ -138,7 +142,8 @@ def latencies(records: Sequence[Record]) -> Figure | None:
         f"Stroke: the slowest one. Dashed: {REFERENCE}.",
         "Empirical distribution functions",
         f"The slowest article of all took {milliseconds(max(found[slowest]))}, with {slowest}.",
-        plots.distributions(
+        partial(
+            plots.distributions,
             "latencies",
             {name: [1000 * s for s in seconds] for name, seconds in found.items()},
             REFERENCE,
@@ -169,7 +174,8 @@ def quality(records: Sequence[Record]) -> Figure | None:
         f"is more than {NEGLIGIBLE.nll:g}.",
         "Forest plot",
         f"Worse than {REFERENCE} beyond chance: {_list(worse)}. Better: {_list(better)}.",
-        plots.forest(
+        partial(
+            plots.forest,
             "quality",
             [(name, [e if _known(e) else None for e in pair]) for name, pair in found.items()],
             [Axis("ROUGE-1 difference"), Axis("NLL difference, nats")],
@@ -195,7 +201,7 @@ def limits(records: Sequence[Record]) -> Figure | None:
         "its matrix products; both measured on this device. Of models that fit in a cache it is a rough figure.",
         "Bars",
         f"The longest is that of {best}: {share(found[best])}.",
-        plots.bars("limits", found, "of what the device can do"),
+        partial(plots.bars, "limits", found, "of what the device can do"),
         ("technique", "share", "of what"),
         tuple(
             (r.technique, share(found[r.technique]), "memory bandwidth" if r.measurement else "arithmetic")
@@ -219,7 +225,7 @@ def timelines(records: Sequence[Record]) -> list[Figure]:
                 "A box is a micro-batch at work, with the last digit of its number; between boxes a stage waits.",
                 "Timeline",
                 f"At work in these {milliseconds(timeline.seconds)}: {shares} of the time.",
-                plots.stages(name, timeline),
+                partial(plots.stages, name, timeline),
                 ("rank", "at work", "micro-batches, in equal moments (a dot: none)"),
                 tuple((str(i), share(b), timeline.ranks[i]) for i, b in enumerate(busy)),
             )

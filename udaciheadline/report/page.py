@@ -166,7 +166,7 @@ def _described(figure: Figure) -> str:
     texts = (
         f'<title id="{ids[0]}">{escape(figure.title)}</title><desc id="{ids[1]}">{escape(figure.alternative)}</desc>'
     )
-    head, end, rest = figure.svg.removeprefix("<svg ").partition(">")
+    head, end, rest = figure.draw().removeprefix("<svg ").partition(">")
     return f"{opening}{head}{end}{texts}{rest}"
 
 
