@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from rows import MEASUREMENT, OFFLINE, PER_ARTICLE, RECORD, SCORES, SKIPPED, run
+from rows import MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, run
 
 from udaciheadline.records import Estimate, Memory, Record, Throughput
 from udaciheadline.report import figures, values
@@ -21,8 +21,9 @@ ALL = (
 )
 
 
-def row(name: str, seconds: float, nll: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Record:
-    measurement = replace(MEASUREMENT, average_seconds=seconds)
+def row(name: str, seconds: float, nll: tuple[float, float, float] = (0.0, 0.0, 0.0), speed_up: float = 2.0) -> Record:
+    ratio = Estimate(speed_up, speed_up - 0.1, speed_up + 0.1)
+    measurement = replace(MEASUREMENT, average_seconds=seconds, speed_up=ratio)
     scores = replace(SCORES, nll_difference=Estimate(*nll))
     return replace(RECORD, technique=name, measurement=measurement, scores=scores)
 
@@ -33,7 +34,7 @@ def on_front(figure: Figure | None) -> set[str]:
 
 
 def test_a_row_that_is_slower_and_loses_more_is_dominated() -> None:
-    rows = (row("fast", 0.1), row("slow", 0.2), row("lossy", 0.05, (0.2, 0.1, 0.3)))
+    rows = (row("fast", 0.1, speed_up=2), row("slow", 0.1, speed_up=1), row("lossy", 0.1, (0.2, 0.1, 0.3), speed_up=4))
     figure = figures.latency_and_quality(rows)
     assert on_front(figure) == {"fast", "lossy"}
     assert figure
@@ -44,11 +45,11 @@ def test_a_row_that_is_slower_and_loses_more_is_dominated() -> None:
 def test_no_gain_within_chance_or_too_small_to_matter_puts_a_slower_row_on_the_front(
     gain: tuple[float, float, float],
 ) -> None:
-    assert on_front(figures.latency_and_quality((row("fast", 0.1), row("slow", 0.2, gain)))) == {"fast"}
+    assert on_front(figures.latency_and_quality((row("fast", 0.1), row("slow", 0.1, gain, speed_up=1)))) == {"fast"}
 
 
 def test_a_gain_beyond_chance_does() -> None:
-    rows = (row("fast", 0.1), row("good", 0.2, (-0.2, -0.3, -0.1)))
+    rows = (row("fast", 0.1), row("good", 0.1, (-0.2, -0.3, -0.1), speed_up=1))
     assert on_front(figures.latency_and_quality(rows)) == {"fast", "good"}
 
 
@@ -61,17 +62,28 @@ def test_a_row_with_less_memory_or_a_higher_rate_is_on_the_front_of_jobs() -> No
     assert on_front(found) == {"small", "large"}
 
 
-def test_an_offline_rate_has_the_interval_of_its_ratio() -> None:
+def test_an_offline_rate_is_the_references_times_the_ratio_to_it() -> None:
+    """What the machine drifted between the two jobs is not in it."""
+    reference = replace(OFFLINE, technique="kv-cache", throughput=Throughput(8, 3, 10.0, 80.0))
     throughput = Throughput(8, 3, 100.0, 800.0, speed_up=Estimate(2.0, 1.0, 3.0))
-    assert values.offline(replace(OFFLINE, throughput=throughput)) == Estimate(100.0, 50.0, 150.0)
+    assert values.offline(replace(OFFLINE, throughput=throughput), reference) == Estimate(20.0, 10.0, 30.0)
+    assert values.offline(reference, reference).value == 10.0
+    assert values.offline(replace(OFFLINE, throughput=throughput), None).value == 100.0
 
 
-def test_the_interval_of_a_latency_is_over_launches_and_never_below_the_fastest_article() -> None:
-    assert values.latency(replace(RECORD, per_article=None)).value == MEASUREMENT.average_seconds
-    found = replace(PER_ARTICLE, seconds=(0.1, 0.1, 0.3, 0.3, 0.1, 0.1, 0.3, 0.3), launches=4)
-    interval = values.latency(replace(RECORD, per_article=found))
-    assert interval.low == 0.1
-    assert interval.high == pytest.approx(0.2 + 3.182446 * 0.2 / math.sqrt(12))
+def test_a_latency_is_the_references_over_the_paired_speed_up() -> None:
+    """A row that was measured while the machine was fast is no faster for it."""
+    found = values.latency(row("pruned", 0.01), usual=1.0)
+    assert found.value == 0.5
+    assert (found.low, found.high) == pytest.approx((1 / 2.1, 1 / 1.9))
+    assert values.latency(row("kv-cache", 0.01), usual=1.0).value == 1.0
+
+
+def test_the_references_usual_seconds_are_those_of_its_row_or_of_those_beside_other_rows() -> None:
+    others = [row("pruned", 0.2), row("int8", 0.3)]
+    assert values.usual_seconds([*others, row("kv-cache", 0.7)]) == 0.7
+    assert values.usual_seconds(others) == MEASUREMENT.reference_average_seconds
+    assert math.isnan(values.usual_seconds([OFFLINE]))
 
 
 def test_the_forest_says_what_is_told_apart() -> None:

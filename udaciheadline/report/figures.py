@@ -6,11 +6,22 @@ from dataclasses import dataclass
 from functools import partial
 
 from udaciheadline.evidence.verdict import pareto
-from udaciheadline.records import Estimate, Record
+from udaciheadline.records import Estimate, PerArticle, Record
 from udaciheadline.report import plots
 from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share
 from udaciheadline.report.plots import Axis, Point
-from udaciheadline.report.values import NEGLIGIBLE, judged, latency, limit_share, loss, matters, offline, peak, speed_up
+from udaciheadline.report.values import (
+    NEGLIGIBLE,
+    judged,
+    latency,
+    limit_share,
+    loss,
+    matters,
+    offline,
+    peak,
+    speed_up,
+    usual_seconds,
+)
 from udaciheadline.techniques import REFERENCE
 
 _MS = Axis("milliseconds a headline, mean (logarithmic)", logarithmic=True)
@@ -38,18 +49,22 @@ class Figure:
 
 def latency_and_quality(records: Sequence[Record]) -> Figure | None:
     """The plane of the reader who waits: mean latency against what the true headlines lose in likelihood."""
-    shown = [r for r in records if r.status == "ok" and r.measurement and r.scores and _known(r.scores.nll_difference)]
+    usual = usual_seconds(records)
+    x = {r.technique: latency(r, usual) for r in records if r.status == "ok" and r.measurement and r.scores}
+    shown = [r for r in records if r.technique in x and _known(x[r.technique]) and _known(loss(r))]
     if not shown:
         return None
-    points = _points(shown, latency, loss, lambda record: latency(record).value, _certain_loss)
+    front = pareto(shown, lambda record: x[record.technique].value, _certain_loss)
+    points = [Point(r.technique, x[r.technique], loss(r), r.technique in front) for r in shown]
     columns = ("technique", "front", "ms a headline", "95 % interval", "NLL, nats more", "95 % interval")
     rows = tuple((p.name, _front(p), *_cells(_thousandfold(p.x), ".2f"), *_cells(p.y, "+.4f")) for p in points)
     return Figure(
         "latency-quality",
         "Latency against quality loss",
         "Further left is faster, further down is better. Filled and joined: no other row is better on both. Hollow: "
-        f"dominated. There a loss within chance, or below {NEGLIGIBLE.nll:g} nats, counts as none. Whiskers: 95 % "
-        "intervals.",
+        f"dominated; a loss within chance, or below {NEGLIGIBLE.nll:g} nats, counts as none there. Latency is "
+        f"{REFERENCE}'s of this session over the paired speed-up: what the machine drifts from row to row is not in "
+        "it. Whiskers: 95 % intervals.",
         "Scatter plot",
         _fronts(points),
         partial(
@@ -66,16 +81,20 @@ def latency_and_quality(records: Sequence[Record]) -> Figure | None:
 
 def rate_and_memory(records: Sequence[Record]) -> Figure | None:
     """The plane of a job: headlines a second against the peak of memory."""
+    reference = next((r for r in records if r.technique == REFERENCE and r.status == "ok"), None)
     shown = [r for r in records if r.status == "ok" and r.throughput and r.memory and r.memory.peak_bytes]
     if not shown:
         return None
-    points = _points(shown, peak, offline, lambda r: peak(r).value, lambda r: -offline(r).value)
+    y = {record.technique: offline(record, reference) for record in shown}
+    front = pareto(shown, lambda record: peak(record).value, lambda record: -y[record.technique].value)
+    points = [Point(r.technique, peak(r), y[r.technique], r.technique in front) for r in shown]
     rows = tuple((p.name, _front(p), mebibytes(p.x.value), rate(p.y.value), interval(p.y, ".3g")) for p in points)
     return Figure(
         "rate-memory",
         "Offline rate against memory",
         "All articles as one job. Further up is faster, further left is smaller. Filled and joined: no other row is "
-        "better on both. A whisker is the 95 % interval, of rows whose jobs were paired with the reference's.",
+        f"better on both. Rates are {REFERENCE}'s times the row's ratio to it. Whiskers: the 95 % interval, where its "
+        "jobs were paired with the reference's, and else what two jobs of different minutes may differ by.",
         "Scatter plot",
         _fronts(points),
         partial(
@@ -85,7 +104,7 @@ def rate_and_memory(records: Sequence[Record]) -> Figure | None:
             Axis("peak memory, MiB"),
             Axis("headlines a second (logarithmic)", logarithmic=True),
         ),
-        ("technique", "front", "peak memory", "headlines a second", "95 % interval"),
+        ("technique", "front", "peak memory", "headlines a second", "interval"),
         rows,
     )
 
@@ -139,14 +158,14 @@ def latencies(records: Sequence[Record]) -> Figure | None:
         "latencies",
         "Latencies, article by article",
         "Each strip rises from no article to all of them: the steeper, the more alike. Dot: the article in the middle. "
-        f"Stroke: the slowest one. Dashed: {REFERENCE}.",
+        f"Stroke: the slowest one. Dashed: {REFERENCE} beside it, on the same articles in the same minutes.",
         "Empirical distribution functions",
         f"The slowest article of all took {milliseconds(max(found[slowest]))}, with {slowest}.",
         partial(
             plots.distributions,
             "latencies",
             {name: [1000 * s for s in seconds] for name, seconds in found.items()},
-            REFERENCE,
+            {r.technique: _beside(r.per_article) for r in records if r.technique in found and r.per_article},
             Axis("milliseconds a headline (logarithmic)", logarithmic=True),
         ),
         ("technique", "articles", "fastest, ms", "p50, ms", "p90, ms", "slowest, ms"),
@@ -242,15 +261,9 @@ def _certain_loss(record: Record) -> float:
     return estimate.value if matters(estimate, NEGLIGIBLE.nll) else 0.0
 
 
-def _points(
-    records: Sequence[Record],
-    x: Callable[[Record], Estimate],
-    y: Callable[[Record], Estimate],
-    cost: Callable[[Record], float],
-    lost: Callable[[Record], float],
-) -> list[Point]:
-    front = pareto(records, cost, lost)
-    return [Point(record.technique, x(record), y(record), record.technique in front) for record in records]
+def _beside(found: PerArticle) -> list[float]:
+    """The milliseconds that the reference took for the same articles."""
+    return [1000 * seconds * math.exp(ratio) for seconds, ratio in zip(found.seconds, found.log_ratios, strict=True)]
 
 
 def _front(point: Point) -> str:

@@ -106,9 +106,11 @@ def forest(
     return _svg(salt, height, draw)
 
 
-def distributions(salt: str, curves: Mapping[str, Sequence[float]], reference: str, label: Axis) -> str:
+def distributions(
+    salt: str, curves: Mapping[str, Sequence[float]], beside: Mapping[str, Sequence[float]], label: Axis
+) -> str:
     """A strip a row: the share of its values up to each one (from 0 at the strip's foot to 1 at its head). The middle
-    one is a dot, the largest a stroke; the reference's own curve is dashed in all strips."""
+    one is a dot, the largest a stroke; what is `beside` it is dashed."""
     strip, top, bottom = 34, 6, 40
     left = _names_width(curves)
     height = top + bottom + strip * len(curves)
@@ -117,8 +119,7 @@ def distributions(salt: str, curves: Mapping[str, Sequence[float]], reference: s
         axes = _axes(figure, (left, bottom, WIDTH - left - 12, strip * len(curves)))
         for i, (name, values) in enumerate(curves.items()):
             axes.axhline(i + 0.5, color=FAINT, linewidth=0.5)
-            if name != reference and reference in curves:
-                axes.plot(*_steps(curves[reference], i), color=GREY, linewidth=1, linestyle=(0, (3, 2)))
+            axes.plot(*_steps(beside[name], i), color=GREY, linewidth=1, linestyle=(0, (3, 2)))
             axes.plot(*_steps(values, i), color=ACCENT, linewidth=2)
             middle = sorted(values)[(len(values) - 1) // 2]
             axes.plot(
@@ -129,7 +130,12 @@ def distributions(salt: str, curves: Mapping[str, Sequence[float]], reference: s
                 markersize=5,
             )
             axes.plot(max(values), i - 0.35, "|", color=ACCENT, markersize=9, markeredgewidth=2)
-        _scale(axes.xaxis, label, [value for values in curves.values() for value in values], room=0.04)
+        _scale(
+            axes.xaxis,
+            label,
+            [value for both in (curves, beside) for values in both.values() for value in values],
+            room=0.04,
+        )
         _name_lines(axes, list(curves), len(curves))
 
     return _svg(salt, height, draw)

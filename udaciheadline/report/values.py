@@ -1,23 +1,38 @@
 """The values of a row that pictures and sentences share, with their intervals; and what is a difference."""
 
 import math
+from collections.abc import Sequence
+from statistics import median
 
 from udaciheadline.evidence.compare import Margins
-from udaciheadline.evidence.statistics import launch_mean
+from udaciheadline.evidence.gains import job_ratio
 from udaciheadline.records import Estimate, Record, Scores
+from udaciheadline.techniques import REFERENCE
 
 NEGLIGIBLE = Margins()
 """Differences that do not matter, as between two sessions."""
 
 
-def latency(record: Record) -> Estimate:
-    """Mean seconds a headline, with the interval over the row's launches, or its articles where there was one."""
-    assert record.measurement is not None
-    mean, found = record.measurement.average_seconds, record.per_article
-    if found is None or not found.seconds:
-        return Estimate(mean, math.nan, math.nan)
-    spread = launch_mean(found.seconds, found.launches)
-    return Estimate(mean, max(spread.low, min(found.seconds)), spread.high)  # no mean is below the fastest
+def usual_seconds(records: Sequence[Record]) -> float:
+    """The reference's mean seconds a headline in this session: those of its own row or, where it has none, those that it
+    took beside the other rows, in the middle; NaN where it was not measured."""
+    beside = {record.technique: record.measurement for record in records if record.measurement}
+    if REFERENCE in beside:
+        return beside[REFERENCE].average_seconds
+    return median(m.reference_average_seconds for m in beside.values()) if beside else math.nan
+
+
+def latency(record: Record, usual: float) -> Estimate:
+    """Mean seconds a headline on a machine that does not drift: the reference's `usual` ones over the row's paired
+    speed-up, with its interval. Seconds as measured are those of the row's own minutes: between two rows they may move
+    by more than most techniques win."""
+    if record.technique == REFERENCE:
+        return Estimate(usual, math.nan, math.nan)
+    ratio = speed_up(record)
+    if ratio is None or not ratio.value > 0:
+        return Estimate(math.nan, math.nan, math.nan)
+    low, high = (usual / bound if bound > 0 else math.nan for bound in (ratio.high, ratio.low))
+    return Estimate(usual / ratio.value, low, high)
 
 
 def loss(record: Record) -> Estimate:
@@ -32,14 +47,15 @@ def peak(record: Record) -> Estimate:
     return Estimate(float(record.memory.peak_bytes or math.nan), math.nan, math.nan)
 
 
-def offline(record: Record) -> Estimate:
-    """Headlines a second of all articles as one job, with the interval of its ratio to the reference, where there is
-    one."""
+def offline(record: Record, reference: Record | None) -> Estimate:
+    """Headlines a second of all articles as one job, drift taken out: the reference's rate times the row's ratio to it
+    (`evidence.gains.job_ratio`), with its interval; as measured, where there is no such ratio."""
     assert record.throughput is not None
-    value, ratio = record.throughput.headlines_per_second, record.throughput.speed_up
-    if ratio is None:
-        return Estimate(value, math.nan, math.nan)
-    return Estimate(value, value * ratio.low / ratio.value, value * ratio.high / ratio.value)
+    ratio = None if record.technique == REFERENCE else job_ratio(record, reference)
+    if ratio is None or reference is None or reference.throughput is None:
+        return Estimate(record.throughput.headlines_per_second, math.nan, math.nan)
+    usual = reference.throughput.headlines_per_second
+    return Estimate(usual * ratio.value, usual * ratio.low, usual * ratio.high)
 
 
 def speed_up(record: Record) -> Estimate | None:
