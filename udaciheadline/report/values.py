@@ -14,8 +14,8 @@ NEGLIGIBLE = Margins()
 
 
 def usual_seconds(records: Sequence[Record]) -> float:
-    """The reference's mean seconds a headline in this session: those of its own row or, where it has none, those that it
-    took beside the other rows, in the middle; NaN where it was not measured."""
+    """The reference's mean seconds a headline in this session: those of its own row or, where it has none, those that
+    it took beside the other rows, in the middle; NaN where it was not measured."""
     beside = {record.technique: record.measurement for record in records if record.measurement}
     if REFERENCE in beside:
         return beside[REFERENCE].average_seconds
