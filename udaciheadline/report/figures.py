@@ -24,7 +24,7 @@ from udaciheadline.report.values import (
 )
 from udaciheadline.techniques import REFERENCE
 
-_MS = Axis("milliseconds a headline, mean (logarithmic)", logarithmic=True)
+_MS = Axis("milliseconds a headline, mean", logarithmic=True)
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def rate_and_memory(records: Sequence[Record]) -> Figure | None:
             plots.plane,
             "rate-memory",
             [Point(p.name, _scaled(p.x, 2**-20), p.y, p.on_front) for p in points],
-            Axis("peak memory, MiB"),
-            Axis("headlines a second (logarithmic)", logarithmic=True),
+            Axis("peak memory, MiB", logarithmic=True),
+            Axis("headlines a second", logarithmic=True),
         ),
         ("technique", "front", "peak memory", "headlines a second", "interval"),
         rows,
@@ -132,7 +132,7 @@ def speed_ups(records: Sequence[Record]) -> Figure | None:
             plots.forest,
             "speed-ups",
             [(name, [estimate]) for name, estimate in ordered],
-            [Axis(f"times {REFERENCE}'s speed (logarithmic)", logarithmic=True)],
+            [Axis(f"times {REFERENCE}'s speed", logarithmic=True)],
             1.0,
             ".2f",
             (0.0,),
@@ -166,7 +166,7 @@ def latencies(records: Sequence[Record]) -> Figure | None:
             "latencies",
             {name: [1000 * s for s in seconds] for name, seconds in found.items()},
             {r.technique: _beside(r.per_article) for r in records if r.technique in found and r.per_article},
-            Axis("milliseconds a headline (logarithmic)", logarithmic=True),
+            Axis("milliseconds a headline", logarithmic=True),
         ),
         ("technique", "articles", "fastest, ms", "p50, ms", "p90, ms", "slowest, ms"),
         rows,

@@ -12,6 +12,7 @@ SMALL = 9.0
 LETTER = 0.58
 """Width of a letter in a sans-serif face, as a share of its size."""
 
+_COVERED, _CROSSED = 1000.0, 12.0  # as a distance: what it costs to cover a point or name, and a whisker
 _LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
 
 
@@ -31,15 +32,15 @@ def place(axes: Any, names: Sequence[Name]) -> None:
     a line."""
     box = axes.get_window_extent()
     where = [axes.transData.transform((name.x[len(name.x) // 2], name.y[len(name.y) // 2])) for name in names]
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in where]
+    taken = [(x - 5, y - 5, x + 5, y + 5, _COVERED) for x, y in where]
     for name, (x, y) in zip(names, where, strict=True):
         (left, low), (right, high) = axes.transData.transform([(min(name.x), min(name.y)), (max(name.x), max(name.y))])
-        taken += [(left, y - 2, right, y + 2), (x - 2, low, x + 2, high)]
+        taken += [(left, y - 2, right, y + 2, _CROSSED), (x - 2, low, x + 2, high, _CROSSED)]
     for i in sorted(range(len(names)), key=lambda i: (not names[i].stands_out, where[i][0])):
         name, (x, y), width = names[i], where[i], SMALL * LETTER * len(names[i].text)
         best = min(_places(width), key=lambda place: _cost(place, x, y, width, taken, box))
         left, low = x + best[0], y + best[1]
-        taken.append((left, low, left + width, low + SMALL))
+        taken.append((left, low, left + width, low + SMALL, _COVERED))
         far = math.hypot(left + width / 2 - x, low + SMALL / 2 - y) > 20 + width / 2
         axes.annotate(
             name.text, (x, y), (left, low + SMALL / 2), xycoords="figure pixels", textcoords="figure pixels",
@@ -57,9 +58,9 @@ def _places(width: float) -> list[tuple[float, float]]:
 def _cost(
     place: tuple[float, float], x: float, y: float, width: float, taken: Sequence[tuple[float, ...]], box: Any
 ) -> float:
-    """The distance from the point, and much for every overlap and for what is outside the picture."""
+    """The distance from the point, and more for every overlap and for what is outside the picture."""
     left, low = x + place[0], y + place[1]
     right, high = left + width, low + SMALL
     outside = left < box.x0 + 2 or right > box.x1 + 8 or low < box.y0 or high > box.y1 + 6
-    overlaps = sum(left < t[2] + 1 and t[0] < right + 1 and low < t[3] and t[1] < high for t in taken)
-    return abs(place[1]) + 0.1 * abs(place[0] + width / 2) + 1000 * overlaps + 5000 * outside
+    overlaps = sum(t[4] for t in taken if left < t[2] + 1 and t[0] < right + 1 and low < t[3] and t[1] < high)
+    return abs(place[1]) + 0.1 * abs(place[0] + width / 2) + overlaps + 5 * _COVERED * outside

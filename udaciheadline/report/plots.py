@@ -247,9 +247,10 @@ def _scale(axis: Any, what: Axis, values: Sequence[float], room: float) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     low, high = min(values), max(values)
-    axis.set_label_text(what.label)
+    is_logarithmic = what.logarithmic and low > 0 and high > 3 * low
+    axis.set_label_text(what.label + " (logarithmic)" * is_logarithmic)
     limits = axis.axes.set_xlim if axis.axis_name == "x" else axis.axes.set_ylim
-    if what.logarithmic and low > 0 and high > 3 * low:
+    if is_logarithmic:
         (axis.axes.set_xscale if axis.axis_name == "x" else axis.axes.set_yscale)("log")
         margin = (high / low) ** room
         limits(low / margin, high * margin)
