@@ -3,12 +3,14 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rows import ARTICLES, run
 
+from udaciheadline.records import Estimate
 from udaciheadline.report import page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -76,6 +78,18 @@ def test_every_picture_shows_its_text_whole(opened: Any) -> None:
         assert opened.locator("svg").nth(i).locator("text").count() > 0
     assert opened.evaluate(TEXTS_OUTSIDE) == []
     assert opened.evaluate(NAMES_THAT_OVERLAP) == []
+
+
+def test_the_long_numbers_of_small_differences_are_whole_too(browser: Any, tmp_path: Path) -> None:
+    reference, _, pruned, *_ = run()
+    assert pruned.scores
+    tiny = Estimate(-0.00123, -0.00456, 0.00234)
+    scores = replace(pruned.scores, nll_difference=tiny, rouge_difference=dict.fromkeys(pruned.scores.rouge, tiny))
+    path, _ = page.write((reference, replace(pruned, scores=scores)), tmp_path)
+    view = browser.new_page(viewport=TELEPHONE)
+    view.goto(path.as_uri())
+    assert view.evaluate(TEXTS_OUTSIDE) == []
+    view.close()
 
 
 def test_a_picture_is_an_image_with_a_name_to_those_who_hear_the_page(opened: Any) -> None:

@@ -36,10 +36,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Axis:
-    """What is along an axis; on a `logarithmic` one, equal ratios are equal lengths, where values differ enough."""
+    """What is along an axis; on a `logarithmic` one, equal ratios are equal lengths, where values differ enough. No
+    less than `least` is shown, so that nothing looks large that does not matter."""
 
     label: str
     logarithmic: bool = False
+    least: float = 0.0
 
 
 def plane(salt: str, points: Sequence[Point], x: Axis, y: Axis) -> str:
@@ -48,7 +50,7 @@ def plane(salt: str, points: Sequence[Point], x: Axis, y: Axis) -> str:
     height = 300
 
     def draw(figure: Any) -> None:
-        axes = _axes(figure, (52, 44, WIDTH - 62, height - 56))
+        axes = _axes(figure, (60, 44, WIDTH - 78, height - 56))
         for point in sorted(points, key=lambda point: point.on_front):
             colour = ACCENT if point.on_front else GREY
             axes.errorbar(
@@ -81,7 +83,7 @@ def forest(
     top, bottom = 8, 40
     height = top + bottom + line * len(rows)
     values_at_right = 100 if len(panels) == 1 else 0
-    panel = (WIDTH - left - 8 - values_at_right - gap * (len(panels) - 1)) / len(panels)
+    panel = (WIDTH - left - 16 - values_at_right - gap * (len(panels) - 1)) / len(panels)
 
     def draw(figure: Any) -> None:
         for panel_number, label in enumerate(panels):
@@ -258,7 +260,7 @@ def _scale(axis: Any, what: Axis, values: Sequence[float], room: float) -> None:
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
-        margin = room * (high - low) or 0.1 * abs(high) or 1
+        margin = max(room * (high - low), (what.least - high + low) / 2) or 0.1 * abs(high) or 1
         limits(low - margin, high + margin)
         axis.set_major_locator(MaxNLocator(5 if axis.axes.get_window_extent().width > 180 else 3))
     axis.grid(True, color=FAINT, linewidth=0.5)
