@@ -54,7 +54,7 @@ def gain(record: Record, goal: str, reference: Record | None) -> str:
     if goal == "interactive" and record.measurement:
         return f"{ratio(record.measurement.speed_up)} times as fast as {KV_CACHE}"
     if goal == "offline" and (t := record.throughput):
-        rate = f"{t.headlines_per_second:.0f} headlines/s"
+        rate = f"{t.headlines_per_second:.{0 if t.headlines_per_second >= 10 else 1}f} headlines/s"
         if t.speed_up is not None:
             return f"{ratio(t.speed_up)} times the job of {KV_CACHE} ({rate})"
         times = job_ratio(record, reference)

@@ -56,7 +56,7 @@ def _row(record: Record, state: str) -> list[str]:
         cells["p99"] = number(m.p99_seconds * 1000) + ("" if m.p99_is_reliable else "*")
         cells["x " + REFERENCE] = ratio(m.speed_up)
     if (t := record.throughput) is not None:
-        cells["offline"] = number(t.headlines_per_second, 0)
+        cells["offline"] = number(t.headlines_per_second, 0 if t.headlines_per_second >= 10 else 1)
     if (memory := record.memory) is not None and (peak := memory.peak_bytes):
         cells["peak"] = number(peak / 2**20, 0)
     if (s := record.scores) is not None:
