@@ -14,7 +14,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from udaciheadline.data.articles import EMBEDDED
 from udaciheadline.evidence import quality
 from udaciheadline.evidence.statistics import mean
 from udaciheadline.evidence.verdict import Budget, Decision, budget_of, decide
@@ -107,7 +106,7 @@ def build(records: Sequence[Record], articles: Sequence[Article] | None, budget:
     decision = decide(records, budget)
     chosen = next((record for record in records if record.technique == decision.technique), None)
     return Page(
-        title=f"Which optimisation to deploy: {first.settings.get('model_name', EMBEDDED)}",
+        title=f"Which optimisation to deploy: {first.settings.get('model_name', 'a model without a name')}",
         run=_moment(first.run),
         decision=decision,
         asked=verdict.asked(budget),
