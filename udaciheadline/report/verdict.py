@@ -68,8 +68,9 @@ def lines_of_python(record: Record) -> list[str]:
     options = "".join(f", {argument}" for argument in (generated,) if argument) + stop
     return [
         f"from transformers import AutoModelForCausalLM, AutoTokenizer{configuration}",
-        f"tokenizer = AutoTokenizer.from_pretrained({model!r})",
-        f"model = AutoModelForCausalLM.from_pretrained({model!r}, dtype={dtype!r}, {_placed(loaded, str(device))})",
+        f"checkpoint = {model!r}",
+        "tokenizer = AutoTokenizer.from_pretrained(checkpoint)",
+        f"model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype={dtype!r}, {_placed(loaded, str(device))})",
         'inputs = tokenizer(prompt, return_tensors="pt").to(model.device)',
         f"tokens = model.generate(**inputs, do_sample=False, max_new_tokens={most}{options})",
         'headline = tokenizer.decode(tokens[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip()',
