@@ -12,10 +12,12 @@ from udaciheadline.records import (
     Generation,
     Measurement,
     Memory,
+    Parallel,
     PerArticle,
     Record,
     Scores,
     Throughput,
+    Timeline,
     Verdict,
 )
 
@@ -120,3 +122,31 @@ SPECULATIVE = replace(
 def tokens(generations: Sequence[Generation]) -> list[tuple[int, ...]]:
     """The tokens of each."""
     return [generation.token_ids for generation in generations]
+
+
+def run() -> tuple[Record, ...]:
+    """A run with a row of every kind on ARTICLES: the reference, one with other headlines on the third and the sixth
+    article (the third got worse), an offline one, stages that were profiled, one that broke off and one that could not
+    run."""
+    seconds = tuple(0.1 + i / 100 for i in range(len(ARTICLES)))
+    same = tuple(f"Headline {i}" for i in range(len(ARTICLES)))
+    other = tuple("Another <b>one</b>" if i in (2, 5) else headline for i, headline in enumerate(same))
+    alike = dict.fromkeys(ROUGE_TYPES, Estimate(0.0, 0.0, 0.0))
+    reference = replace(
+        RECORD,
+        technique="kv-cache",
+        title="KV Caching",
+        measurement=replace(MEASUREMENT, speed_up=Estimate(1.0, 0.9, 1.1)),
+        scores=replace(SCORES, rouge_difference=alike, nll_difference=Estimate(0.0, 0.0, 0.0), identical_share=1.0),
+        per_article=replace(PER_ARTICLE, seconds=seconds, headlines=same),
+        verdicts=[],
+    )
+    rouge1 = (*PER_ARTICLE.rouge1[:2], 0.25, *PER_ARTICLE.rouge1[3:])
+    pruned = replace(RECORD, per_article=replace(PER_ARTICLE, rouge1=rouge1, seconds=seconds, headlines=other))
+    offline = replace(
+        OFFLINE, per_article=replace(PER_ARTICLE, log_ratios=(), launches=1, job_log_ratios=(0.7, 0.6), headlines=same)
+    )
+    timeline = Timeline(0.5, ("0011..", "..0011"))
+    ranks = Parallel("gloo", (100, 200), (1000, 2000), (0.25, 0.5), (0.1, 0.2), (1, 1), timeline)
+    staged = replace(pruned, technique="pipeline-parallel", title="Pipeline Parallel", parallel=ranks)
+    return reference, offline, pruned, staged, broken("crash", "it died", technique="nf4"), SKIPPED

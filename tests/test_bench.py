@@ -64,6 +64,15 @@ def test_every_technique_leaves_a_record_with_speed_memory_quality_and_verdicts(
         assert record["verdicts"]
 
 
+def test_a_session_leaves_a_page_on_its_rows_and_the_articles_once(whole) -> None:
+    results, session = whole
+    assert f"Report: {results / 'report.html'}" in session.stdout
+    text = (results / "report.md").read_text("utf-8")
+    assert all(f"({name})" in text for name, record in records(results).items() if record["status"] == "ok")
+    assert "True headline:" in text or "Every row wrote the headlines of kv-cache" in text
+    assert len((results / "articles.jsonl").read_text("utf-8").splitlines()) == 1
+
+
 def test_the_rows_of_the_compiled_engine_say_so(whole) -> None:
     engines = {name: record["engine"] for name, record in records(whole[0]).items()}
     ours = {"compiled", "compiled-batch", "pipeline-parallel"}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rows import PER_ARTICLE, RECORD
+from rows import ARTICLES, PER_ARTICLE, RECORD, run
 
 from udaciheadline.cli import main
 from udaciheadline.records import Record
@@ -81,3 +81,61 @@ def test_a_run_that_failed_is_not_promoted(capsys: pytest.CaptureFixture[str]) -
     session(BAD, exit_status=1)
     assert main(["baseline", "promote"]) == 4
     assert "run bad: it failed (exit status 1): promote one that passed" in capsys.readouterr().err
+
+
+# -- report ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_on_the_latest_run_lies_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    session(replace(GOOD, run="now"))
+    assert main(["report"]) == 0
+    paths = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert paths == [Path("results/report.html"), Path("results/report.md")]
+    assert "run now" in paths[0].read_text("utf-8")
+
+
+def test_a_report_on_an_earlier_run_goes_where_it_is_asked_to_with_another_budget() -> None:
+    session(BAD)
+    assert main(["report", "good", "-o", "there", "--goal", "memory", "--budget", "p50<1s"]) == 0
+    text = Path("there/report.md").read_text("utf-8")
+    assert "run good" in text
+    assert "goal memory, budget p50&lt;1s" in text
+    assert not Path("results/report.md").exists()
+
+
+@pytest.mark.parametrize("named", ["run", "elsewhere", "elsewhere/records.jsonl"])
+def test_a_report_has_the_texts_of_its_articles_from_the_folder_that_its_run_is_in(folder: Path, named: str) -> None:
+    elsewhere = Store(folder / ("results" if named == "run" else "elsewhere"))
+    for record in run():
+        elsewhere.append(replace(record, run="run", settings=record.settings | {"fingerprint": "abc"}))
+    elsewhere.keep_articles("abc", ARTICLES)
+    assert main(["report", named, "-o", "there"]) == 0
+    assert f"True headline: {ARTICLES[2].headline}" in Path("there/report.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere"], "nowhere: this is neither a file, nor a folder, nor a run"),
+        (["--budget", "p99=50ms"], "--budget 'p99=50ms': this is no limit: write it as in"),
+        (["-o", "results/records.jsonl"], "results/records.jsonl: it cannot be written"),
+    ],
+)
+def test_what_no_report_can_be_made_of_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    capsys.readouterr()
+    assert main(["report", *arguments]) == 4
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith(f"udaciheadline: {said}")
+    assert error.count("\n") == 1
+
+
+def test_figures_that_no_session_measures_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert GOOD.build
+    session(replace(GOOD, run="odd", build=replace(GOOD.build, weights_bytes=-1)))
+    session(replace(GOOD, run="odd", technique="kv-cache"))
+    capsys.readouterr()
+    assert main(["report", "odd"]) == 4
+    assert "run odd: it has figures that no session measures" in capsys.readouterr().err

@@ -63,6 +63,14 @@ def test_the_gate_fails_where_the_baseline_is_for_another_gpu(tmp_path: Path) ->
     assert "there is no baseline for these settings and this device" in done.stderr
 
 
+def test_the_gate_puts_the_report_into_the_summary(tmp_path: Path) -> None:
+    session(tmp_path, RECORD)
+    done = step(tmp_path, "report")
+    assert done.returncode == 0, done.stderr
+    assert "## Technique by technique" in (tmp_path / "summary.md").read_text("utf-8")
+    assert "report" in STEPS["install"]["run"]
+
+
 def test_what_the_gate_measures_is_the_command_of_the_readme() -> None:
     assert STEPS["measure"]["run"] == ".venv/bin/pytest bench $BENCH --benchmark-autosave"
     assert "pytest bench --benchmark-autosave" in (ROOT / "README.md").read_text("utf-8")

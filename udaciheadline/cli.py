@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from udaciheadline.evidence import compare as comparing
-from udaciheadline.records import UsageError
-from udaciheadline.report import comparison
-from udaciheadline.session import runs
+from udaciheadline.evidence.verdict import GOALS, parse_budget
+from udaciheadline.records import Article, Record, UsageError
+from udaciheadline.report import comparison, page
+from udaciheadline.session import runs, store
 from udaciheadline.session.store import plain
 from udaciheadline.writing import options as writing
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="udaciheadline", description="Compares runs of `pytest bench`, and writes headlines."
+        prog="udaciheadline", description="What runs of `pytest bench` come to, and headlines for a file of articles."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     results = argparse.ArgumentParser(add_help=False)
@@ -59,6 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--format", choices=FORMATS, default="text", help="of what is printed (default: text)")
     compare.set_defaults(run=_compare)
+
+    report = commands.add_parser("report", parents=[results], help="a page on a run, as HTML and as Markdown")
+    report.add_argument("reported", metavar="RUN", nargs="?", help=f"{RUN} (default: the latest run in --results)")
+    report.add_argument(
+        "-o", "--output", type=Path, metavar="FOLDER", help="where the two files go (default: --results)"
+    )
+    report.add_argument("--budget", metavar="LIMITS", help="what the verdict must keep (default: the session's)")
+    report.add_argument("--goal", choices=GOALS, help="what the verdict prefers (default: the session's)")
+    report.set_defaults(run=_report)
 
     baseline = commands.add_parser("baseline", help="baselines, one a GPU and settings")
     promote = baseline.add_subparsers(required=True, metavar="COMMAND").add_parser(
@@ -80,6 +90,36 @@ def _compare(options: argparse.Namespace) -> int:
     else:
         print(comparison.markdown(found) if options.format == "markdown" else comparison.text(found))
     return int(bool(found.regressions))
+
+
+def _report(options: argparse.Namespace) -> int:
+    run = runs.load(options.reported, options.results) if options.reported else runs.latest(options.results)
+    asked = run[0].settings
+    budget, goal = (
+        asked.get(name, "") if given is None else given
+        for name, given in (("budget", options.budget), ("goal", options.goal))
+    )
+    kept = parse_budget(str(budget), str(goal or GOALS[0]))
+    try:
+        written = page.write(run, options.output or options.results, _articles(options, run[0]), kept)
+    except OSError as error:
+        raise UsageError(f"{error.filename}: it cannot be written ({error.strerror}): give another -o") from error
+    except (ArithmeticError, ValueError) as error:
+        raise UsageError(
+            f"run {run[0].run}: it has figures that no session measures ({error}): name another"
+        ) from error
+    print(*written, sep="\n")
+    return 0
+
+
+def _articles(options: argparse.Namespace, record: Record) -> list[Article] | None:
+    """The articles of a run, of the folder of results that it is named by, or lies in; None where no such folder has
+    kept them."""
+    folders = [options.results]
+    if options.reported and (path := Path(options.reported)).exists():
+        folders = [path, *path.resolve().parents[:2], *folders]
+    found = (store.articles(folder, record.settings.get("fingerprint")) for folder in folders)
+    return next((articles for articles in found if articles), None)
 
 
 def _promote(options: argparse.Namespace) -> int:

@@ -86,6 +86,15 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Timeline:
+    """What the stages of a pipeline worked on at the same time: `seconds` in as many equal moments as each rank's text
+    in `ranks` has characters, the last digit of the micro-batch's number or a dot where on none."""
+
+    seconds: float
+    ranks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class BuildInfo:
     """What a freshly built engine says of itself.
 
@@ -205,8 +214,10 @@ class PerArticle:
 
     `log_ratios` are those of the reference's seconds over the technique's, in `launches` blocks of fresh processes
     (nothing of a row that has jobs only); `job_log_ratios` the same of whole jobs, one a fresh process. `rouge1` is NaN
-    where ROUGE cannot see the true headline; `nll` is in nats a token; both go on behind the timed articles with those
-    of `Record.job_scores`. `seconds` are the technique's own, in the order of `log_ratios`.
+    where ROUGE cannot see the true headline; `nll` is in nats a token. `seconds` are the technique's own, in the
+    order of `log_ratios`. `headlines` are what it wrote (nothing in records of old); the articles themselves stand once
+    in the folder of results, by the run's fingerprint. `rouge1`, `nll` and `headlines` go on behind the timed articles
+    with those of `Record.job_scores`.
     """
 
     log_ratios: tuple[float, ...]
@@ -215,6 +226,7 @@ class PerArticle:
     nll: tuple[float, ...]
     job_log_ratios: tuple[float, ...] = ()
     seconds: tuple[float, ...] = ()
+    headlines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -256,7 +268,7 @@ class Parallel:
     `peak_bytes` are allocated on each rank's device, or resident in its process on a CPU (None: the kernel cannot
     tell). `communication_share` is the part of the time in which a rank did nothing but send to other ranks or wait for
     them, one article at a time; `job_communication_share` the same for all articles as one job. `layers` are those of
-    each stage, where whole layers are divided.
+    each stage, where whole layers are divided; `timeline` is what the stages did, where that was profiled.
     """
 
     backend: str
@@ -265,6 +277,7 @@ class Parallel:
     communication_share: tuple[float, ...]
     job_communication_share: tuple[float, ...]
     layers: tuple[int, ...] | None = None
+    timeline: Timeline | None = None
 
 
 @dataclass(frozen=True)

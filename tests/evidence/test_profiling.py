@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from udaciheadline.evidence.profiling import waiting_seconds
 from udaciheadline.records import MICRO_BATCH, Span
-from udaciheadline.report.timeline import timeline, write_profile
+from udaciheadline.report.timeline import text, timeline, write_profile
 
 
 def spans(*intervals: tuple[float, float], name: str = "") -> list[Span]:
@@ -59,7 +59,7 @@ def batch(number: int, start: float, end: float) -> Span:
 
 def test_the_timeline_shows_what_the_stages_worked_on_at_the_same_time() -> None:
     ranks = [[batch(0, 10, 14), batch(1, 14, 18)], [batch(0, 14.01, 17.9), batch(1, 18.01, 20)]]
-    assert timeline(ranks, width=10).splitlines() == [
+    assert text(timeline(ranks, width=10)).splitlines() == [
         "10000.0 ms, 1000.00 ms a character, the number is the micro-batch's:",
         "rank 0  000011111.",
         "rank 1  ....000011",
@@ -70,11 +70,12 @@ def test_a_profile_has_the_table_of_each_rank_and_a_timeline_where_there_are_sta
     write_profile(tmp_path / "split.txt", [("aten::one", []), ("aten::two", [])], one_clock=True)
     assert (tmp_path / "split.txt").read_text("utf-8") == "aten::one\n\naten::two"
     stages = [("aten::one", [batch(0, 0, 1)]), ("aten::two", [batch(0, 1, 2)])]
-    write_profile(tmp_path / "stages.txt", stages, one_clock=True)
-    text = (tmp_path / "stages.txt").read_text("utf-8")
-    assert text.startswith("2000.0 ms")
-    assert "aten::one" in text
-    assert "aten::two" in text
+    found = write_profile(tmp_path / "stages.txt", stages, one_clock=True)
+    assert found == timeline([spans for _, spans in stages])
+    written = (tmp_path / "stages.txt").read_text("utf-8")
+    assert written.startswith("2000.0 ms")
+    assert "aten::one" in written
+    assert "aten::two" in written
 
 
 def test_stages_on_several_machines_have_no_timeline_since_their_clocks_differ(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rows import generation
 
 from udaciheadline.evidence.gates import Thresholds
 from udaciheadline.evidence.measure import FIRST_BATCH
-from udaciheadline.records import EngineSpec, Memory, Parallel
+from udaciheadline.records import MICRO_BATCH, EngineSpec, Memory, Parallel, Span
 from udaciheadline.session import run as module
 from udaciheadline.session.row import Row, RowFailed
 from udaciheadline.techniques import REFERENCE, Technique
@@ -152,6 +152,19 @@ def test_a_parallel_row_says_what_each_rank_has_and_how_long_it_waits(split: Row
     assert parallel == Parallel("gloo", (120, 180), (2**20, 2**21), (0.25, 0.5), (0.125, 0.25))
 
 
+def test_what_profiled_stages_worked_on_is_in_the_record(
+    split: Row, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stages = [("aten::mm", [Span(f"{MICRO_BATCH}{rank}", rank, rank + 1.0)]) for rank in range(2)]
+    monkeypatch.setattr(worker_of(split), "call_all", lambda *_: stages)
+    split.profile(tmp_path)
+    parallel = split.record().parallel
+    assert parallel
+    assert parallel.timeline
+    assert parallel.timeline.seconds == 2.0
+    assert [set(rank) for rank in parallel.timeline.ranks] == [{"0", "."}, {"1", "."}]
+
+
 def test_ranks_that_write_different_headlines_end_the_row(split: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they do where nothing goes between them: the first one's headlines alone may be right all the same."""
     answers = [[generation(token_ids=(1, 2))], [generation(token_ids=(1, 3))]]
@@ -208,9 +221,11 @@ def test_an_offline_row_is_scored_on_what_its_timed_job_wrote(offline: Row) -> N
     own, _ = offline.answers()
     assert [g.headline for g in own.generations] == [f"offline wrote {i} in job 2" for i in range(8)]
     assert worker_of(offline).sizes() == [4, 4, 4]  # the third is for the memory; none for the quality
-    scores = offline.record().scores
-    assert scores is not None
-    assert scores.identical_share == 1
+    record = offline.record()
+    assert record.scores is not None
+    assert record.scores.identical_share == 1
+    assert record.per_article is not None
+    assert record.per_article.headlines == tuple(g.headline for g in own.generations)
 
 
 def test_an_offline_row_has_a_throughput_and_no_latency(offline: Row) -> None:

@@ -122,6 +122,8 @@ def test_a_name_that_is_nothing_is_refused(results: Path) -> None:
         ("rouge1", []),
         ("nll", ["1.75"] * 8),
         ("seconds", [0.0] * 8),
+        ("seconds", [1e308] * 8),
+        ("headlines", ["one of eight"]),
     ],
 )
 def test_figures_that_no_session_has_are_refused(tmp_path: Path, field: str, value: Any) -> None:

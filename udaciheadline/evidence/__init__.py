@@ -2,8 +2,8 @@
 
 Others use `measure` (what a timed run amounts to), `profiling` (what ranks cost each other), `quality` (ROUGE, with
 `rouge`, likelihood and parity), `statistics` (intervals and tests), `gates` (thresholds and whether a row keeps them),
-`compare` (one session with another) and `verdict` (which technique to deploy, by `budget` and `gains`; `wording` says
-it).
+`compare` (one session with another), `gains` (over the reference) and `verdict` (which technique to deploy, by
+`budget`; `wording` says it).
 """
 
-__all__ = ["compare", "gates", "measure", "profiling", "quality", "statistics", "verdict", "wording"]
+__all__ = ["compare", "gains", "gates", "measure", "profiling", "quality", "statistics", "verdict", "wording"]

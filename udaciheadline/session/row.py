@@ -5,6 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from udaciheadline.records import (
     Record,
     Scores,
     Throughput,
+    Timeline,
     UsageError,
     Verdict,
 )
@@ -63,6 +65,7 @@ class Row:
         self._build_seconds = math.nan  # the first worker's: a later one finds what that has compiled
         self._memory: Memory | None = None
         self._parallel: Parallel | None = None
+        self._timeline: Timeline | None = None
         self._energy: Energy | None = None
         self._jobs = Jobs(run, technique, self._generate, lambda: self.prompts, self._relaunch)
         if math.isfinite(self._seconds):
@@ -243,7 +246,8 @@ class Row:
         if reason := next(filter(None, unwritten), ""):
             raise UsageError(reason)
         try:
-            write_profile(table, list(zip(profiles, spans, strict=True)), one_clock=self.run.one_machine)
+            found = list(zip(profiles, spans, strict=True))
+            self._timeline = write_profile(table, found, one_clock=self.run.one_machine)
         except OSError as error:
             raise UsageError(f"{table}: the profile cannot be written ({error.strerror})") from None
         return trace, table
@@ -330,7 +334,7 @@ class Row:
             throughput=self._throughput,
             memory=self._memory,
             energy=self._energy,
-            parallel=self._parallel,
+            parallel=self._parallel and replace(self._parallel, timeline=self._timeline),
             scores=scores[0],
             job_scores=scores[1],
             per_article=per_article,

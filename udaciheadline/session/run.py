@@ -53,6 +53,7 @@ class Answered:
             tuple(judged.nll),
             tuple(job_log_ratios),
             tuple(seconds),
+            tuple(generation.headline for generation in judged.generations),
         )
 
 

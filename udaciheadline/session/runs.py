@@ -19,7 +19,7 @@ from udaciheadline.evidence.compare import SETTINGS, gpu_kind
 from udaciheadline.records import Record, UsageError
 from udaciheadline.session.store import RECORDS, SESSIONS, plain, replace_file
 
-MOST = 1e6  # of logarithms and scores: sums of their squares are numbers, too
+MOST = 1e6  # of logarithms, scores and seconds: sums of their squares are numbers, too
 Run = list[Record]
 """The rows of one run."""
 
@@ -186,13 +186,15 @@ def _check(record: Record) -> None:
         return
     if len(found.rouge1) != len(found.nll) or not found.rouge1:
         raise ValueError("its articles have other numbers of scores")
+    if found.headlines and len(found.headlines) != len(found.rouge1):
+        raise ValueError("its headlines are not those of its articles")
     if not 1 <= found.launches <= max(len(found.log_ratios), 1):
         raise ValueError(f"{len(found.log_ratios)} articles in {found.launches} launches")
     if found.seconds and (len(found.seconds) != len(found.log_ratios) or not min(found.seconds) > 0):
         raise ValueError("its seconds are not those of its articles")
     if not all(abs(ratio) < MOST for ratio in (*found.log_ratios, *found.job_log_ratios)):
         raise ValueError("a ratio of seconds is none")
-    if not all(math.isfinite(seconds) for seconds in found.seconds):
+    if not all(seconds < MOST for seconds in found.seconds):
         raise ValueError("its seconds are no numbers")
     if any(abs(score) > MOST for score in (*found.rouge1, *found.nll)):  # NaN may be
         raise ValueError("a score is none")

@@ -3,14 +3,15 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.checkpoints import models
 from udaciheadline.data import articles, prompts
 from udaciheadline.evidence import compare, gates
 from udaciheadline.evidence.verdict import decide, parse_budget
-from udaciheadline.records import EngineSpec, Record, UsageError
-from udaciheadline.report import comparison, details, progress, table, verdict
+from udaciheadline.records import Article, EngineSpec, Record, UsageError
+from udaciheadline.report import comparison, details, page, progress, table, verdict
 from udaciheadline.report.colour import Paint
 from udaciheadline.report.colour import plain as colourless
 from udaciheadline.session import runs
@@ -47,6 +48,17 @@ def check_options(option: Any) -> None:
         raise UsageError(f"--minutes {option.minutes:g}: give more than 0")
     prompts.few_shot_count(option.prompt)
     parse_budget(option.budget, option.goal)
+
+
+def write_report(records: Sequence[Record], folder: Path, articles: Sequence[Article]) -> str:
+    """Writes the page on a run; where it is, or why there is none, in one line. The run has been measured by then:
+    nothing that goes wrong here may take that away."""
+    try:
+        return f"Report: {page.write(records, folder, articles)[0]}"
+    except UsageError as error:
+        return f"No {page.HTML}: {error}"
+    except Exception as error:
+        return f"No {page.HTML}: {type(error).__name__}: {error}".replace("\n", " ")
 
 
 class Session:
@@ -134,7 +146,7 @@ class Session:
             self.run.deadline = time.monotonic() + 60 * option.minutes - (time.perf_counter() - self._start)
         if rows:
             self._build_reference()
-        self._compared_with_baseline = ""
+        self._compared_with_baseline = self._report = ""
         self.warnings: list[str] = []  # of what could not be written in the end, a sentence each
         self.compared = ""  # with what, in a sentence for the notes
         self.regressions: list[str] = []  # where this run is worse than that
@@ -174,6 +186,7 @@ class Session:
             ) from None
 
     def _write_tables(self) -> None:
+        self.store.keep_articles(str(self.run.settings["fingerprint"]), self.run.all_articles)
         self.store.write_table(self.records, self.run.copy_rouge())
         self.store.write_headlines(self.run.articles, self.headlines)
 
@@ -192,6 +205,8 @@ class Session:
             self.store.end(self.run.name, exit_status)
         except OSError as error:
             self.warnings.append(f"{self.store.folder}: the end of this run cannot be written ({error.strerror}).")
+        if self.records:
+            self._report = write_report(self.records, self.store.folder, self.run.all_articles)
         return exit_status or int(bool(self.warnings))
 
     def summary(self, paint: Paint = colourless) -> dict[str, str]:
@@ -239,4 +254,4 @@ class Session:
             lines.append(f"--minutes {self._option.minutes:g}: articles that each row was measured on: {shares}.")
         lines.append(f"{seconds:.0f} s, of which {share:.0%} outside generation, building and warm-up.")
         lines.append(f"Results: {self.store.folder}")
-        return lines
+        return lines + [self._report] * bool(self._report)

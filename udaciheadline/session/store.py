@@ -1,9 +1,10 @@
 """What a run leaves behind: records as JSON lines, a table as CSV, and all headlines side by side.
 
 `records.jsonl` is append-only and holds every run: each row is one line, written and flushed as soon as its technique
-ends, so a fault loses at most the row in progress; `sessions.jsonl` has a line for each run that came to its end. The
-two CSV files show the latest run and are replaced whole. A row that found no room is written with the next one, and a
-folder that was removed meanwhile is made anew, with the rows of this run.
+ends, so a fault loses at most the row in progress; `sessions.jsonl` has a line for each run that came to its end, and
+`articles.jsonl` one for each choice of articles, by the fingerprint that the records name, so that no row repeats their
+texts. The two CSV files show the latest run and are replaced whole. A row that found no room is written with the next
+one, and a folder that was removed meanwhile is made anew, with the rows of this run.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from typing import Any
 from udaciheadline.records import Article, Estimate, Record, UsageError
 from udaciheadline.report.table import COPY_TITLE
 
-RECORDS, SESSIONS = "records.jsonl", "sessions.jsonl"
+RECORDS, SESSIONS, ARTICLES = "records.jsonl", "sessions.jsonl", "articles.jsonl"
 # The notebook's columns, in its order and units: seconds, headlines a second, MiB.
 NOTEBOOK_COLUMNS = (
     "Optimization Technique",
@@ -73,6 +74,16 @@ class Store:
         for row in self._rows[self._written :]:
             self._append(self._records, row)
             self._written += 1
+
+    def keep_articles(self, fingerprint: str, articles: Sequence[Article]) -> None:
+        """Adds the texts of these articles to `articles.jsonl`, unless an earlier run has. Raises OSError."""
+        path = self.folder / ARTICLES
+        self._make(path)
+        with path.open(encoding="utf-8", errors="replace") as file:
+            if any(line.startswith(_opening(fingerprint)) for line in file):
+                return
+        texts = [[article.short_description, article.headline] for article in articles]
+        self._append(path, {"fingerprint": fingerprint, "articles": texts})
 
     def _make(self, path: Path) -> None:
         """An empty file in this folder, where there is none."""
@@ -129,6 +140,21 @@ def replace_file(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise
+
+
+def articles(folder: Path, fingerprint: object) -> list[Article] | None:
+    """Description and headline of the articles of this fingerprint, as `keep_articles` has kept them in a folder of
+    results; None where it has not, or its line is damaged."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        with (folder / ARTICLES).open(encoding="utf-8") as file:
+            line = next((line for line in file if line.startswith(_opening(fingerprint))), "")
+        return [Article(str(headline), str(description)) for description, headline in json.loads(line)["articles"]]
+    return None
+
+
+def _opening(fingerprint: object) -> str:
+    """How the line of this fingerprint begins: lines of others need not be parsed."""
+    return json.dumps({"fingerprint": fingerprint, "articles": ""}).removesuffix('""}')
 
 
 def table_row(record: Record) -> dict[str, Any]:
