@@ -3,6 +3,7 @@
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -61,10 +62,26 @@ def test_any_two_files_are_compared_or_refused_in_one_sentence(
         assert out.startswith({"text": "technique", "markdown": "## ", "json": "{"}[form])
 
 
-def test_what_the_terminal_has_no_character_for_is_printed_all_the_same(tmp_path: Any) -> None:
+def test_what_the_terminal_has_no_character_for_is_printed_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps(plain(RECORD) | {"technique": "\ud800"}), "utf-8")
     printed = io.TextIOWrapper(io.BytesIO(), "ascii")
     with redirect_stdout(printed):
         assert main(["compare", str(path), str(path)]) == 0
     assert b"\\ud800" in printed.detach().getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+def test_a_comparison_that_finds_no_room_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(plain(RECORD)), "utf-8")
+    with Path("/dev/full").open("w") as full, redirect_stdout(full):
+        assert main(["compare", str(path), str(path)]) == 4
+    said = "udaciheadline: what was found cannot be printed (No space left on device)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "x" * 5000]) == 4
+    said = capsys.readouterr().err
+    assert said == f"udaciheadline: {'x' * 40}: it cannot be looked for (File name too long): name a run\n"
