@@ -82,6 +82,6 @@ def test_a_comparison_that_finds_no_room_is_one_sentence(tmp_path: Path, capsys:
 
 
 def test_a_name_that_no_file_can_have_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", "x" * 5000]) == 4
+    assert main(["compare", "x" * 5000, "x" * 5000]) == 4
     said = capsys.readouterr().err
     assert said == f"udaciheadline: {'x' * 40}: it cannot be looked for (File name too long): name a run\n"
