@@ -151,8 +151,16 @@ def signalled(name: str, number: str, when: str) -> Fault:
     return Fault(f"{name} {when}", said, 2, kept, f"interrupt {number}", PHASES[when])
 
 
+FILES = {
+    "row": "records.jsonl",
+    "end": "sessions.jsonl",
+    "autosave": "pytest-benchmark's autosave",
+    "profile": "trace of a profile",
+}
+
+
 def disk_full(what: str, said: str, *arguments: str) -> Fault:
-    return Fault(f"disk full: {what}", said, 1, BOTH, f"full {what}", arguments=arguments)
+    return Fault(f"disk full: {FILES.get(what, what)}", said, 1, BOTH, f"full {what}", arguments=arguments)
 
 
 FAULTS = [

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from rows import OFFLINE, RECORD
 
@@ -22,23 +22,28 @@ JSON = st.recursive(
 )
 
 
+LIKE = {float: st.floats() | st.floats(-10, 10), int: st.integers(0, 100) | st.integers(), str: st.text(max_size=8)}
+
+
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """The lines of a run with one value of them changed, or some of their bytes, or nothing."""
-    if not draw(st.integers(0, 3)):
-        return LINES
-    if draw(st.booleans()):
+    """The lines of a run with some values changed into others of their type, one into anything, or some bytes; or as
+    they were."""
+    kind = draw(st.sampled_from(("like", "like", "like", "like", "like", "any", "bytes", "nothing")))
+    if kind == "bytes":
         at = draw(st.integers(0, len(LINES) - 1))
         return LINES[:at] + draw(st.binary(max_size=4)) + LINES[at + draw(st.integers(0, 40)) :]
-    row = json.loads(draw(st.sampled_from(LINES.split(b"\n"))))
-    place: Any = row
-    while True:
-        key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        if isinstance(place[key], dict | list) and place[key] and draw(st.integers(0, 3)):
-            place = place[key]
-            continue
-        place[key] = draw(JSON)
-        return json.dumps(row).encode("utf-8", "surrogatepass")
+    rows = [json.loads(line) for line in LINES.split(b"\n")]
+    for _ in range({"like": draw(st.integers(1, 4)), "any": 1}.get(kind, 0)):
+        place: Any = draw(st.sampled_from(rows))
+        while True:
+            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+            if isinstance(place[key], dict | list) and place[key] and (kind == "like" or draw(st.integers(0, 3))):
+                place = place[key]
+                continue
+            place[key] = draw(LIKE.get(type(place[key]), st.just(place[key])) if kind == "like" else JSON)
+            break
+    return "\n".join(map(json.dumps, rows)).encode("utf-8", "surrogatepass")
 
 
 @settings(max_examples=max(300, settings().max_examples))
@@ -54,6 +59,7 @@ def test_any_two_files_are_compared_or_refused_in_one_sentence(
     with redirect_stdout(printed), redirect_stderr(complained):
         code = main(["compare", *map(str, paths), "--format", form])
     out, error = (stream.detach().getvalue().decode() for stream in (printed, complained))
+    event(f"exit status {code}")
     if code == 4:
         assert (out, error.count("\n")) == ("", 1)
         assert error.startswith("udaciheadline: ")
