@@ -4,10 +4,12 @@ FAULT names one of the functions here, with its arguments behind it; FAULT_AT is
 progress line would say it is doing, or nothing for the beginning of the session.
 """
 
+import atexit
 import contextlib
 import importlib
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from pytest_benchmark.storage.file import FileStorage
 
 from udaciheadline.report.progress import Progress
 from udaciheadline.session import row, store
-from udaciheadline.workers import processes
+from udaciheadline.workers import power, processes
 
 
 def pytest_configure(config: Any) -> None:
@@ -32,6 +34,8 @@ def pytest_configure(config: Any) -> None:
     if not (at := os.environ["FAULT_AT"]):
         inject()
         return
+    if at.endswith("energy"):
+        count_joules()
     waiting, show = [inject], Progress.__call__
 
     def call(self: Progress, technique: str, doing: str, done: int, of: int) -> None:
@@ -101,6 +105,16 @@ def start_another(technique: str) -> None:
     options = "--articles 3 --batch-size 2 --launches 1 --device cpu --benchmark-autosave --technique".split()
     line = [sys.executable, "-m", "pytest", "bench", "--results", str(results()), *options, technique]
     subprocess.Popen(line, env=os.environ | {"FAULT": ""}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def count_joules() -> None:
+    """As a processor does whose counter stands still."""
+    power.RAPL = Path(tempfile.mkdtemp())
+    package = power.RAPL / "intel-rapl:0"
+    package.mkdir()
+    for name in ("energy_uj", "max_energy_range_uj"):
+        (package / name).write_text("1", "utf-8")
+    atexit.register(shutil.rmtree, power.RAPL)
 
 
 def kill_server() -> None:

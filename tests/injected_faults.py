@@ -151,12 +151,24 @@ def signalled(name: str, number: str, when: str) -> Fault:
     return Fault(f"{name} {when}", said, 2, kept, f"interrupt {number}", PHASES[when])
 
 
+FILES = {
+    "row": "records.jsonl",
+    "end": "sessions.jsonl",
+    "autosave": "pytest-benchmark's autosave",
+    "profile": "trace of a profile",
+}
+
+
 def disk_full(what: str, said: str, *arguments: str) -> Fault:
-    return Fault(f"disk full: {what}", said, 1, BOTH, f"full {what}", arguments=arguments)
+    return Fault(f"disk full: {FILES.get(what, what)}", said, 1, BOTH, f"full {what}", arguments=arguments)
 
 
 FAULTS = [
     *map(killed, ("in a build", "in a round", "in a job", "while memory is measured")),
+    Fault(
+        *("worker killed while energy is measured", "pruned: crash: the worker was killed by SIGKILL", 1, crash()),
+        *("send SIGKILL pruned", "pruned: energy"),
+    ),
     *map(hung, ("in a build", "in a round")),
     Fault("out of memory in a build", "oom: oom: RuntimeError", 1, OK | {"oom": "oom"}, techniques="kv-cache,oom"),
     Fault(
@@ -168,7 +180,7 @@ FAULTS = [
         *(crash("tensor-parallel"), "send SIGKILL tensor-parallel 1", "tensor-parallel: measuring"),
         techniques="kv-cache,tensor-parallel",
     ),
-    Fault("server of the workers killed", "2 passed", 0, BOTH, "kill_server", "kv-cache: measuring"),
+    Fault("server of the workers killed", "Results: ", 0, BOTH, "kill_server", "kv-cache: measuring"),
     disk_full("row", f"pruned cannot be written ({FULL}){AGAIN}"),
     disk_full("results.csv", f"pruned cannot be written ({FULL}){AGAIN}"),
     disk_full("headlines.csv", f"pruned cannot be written ({FULL}){AGAIN}"),
@@ -217,7 +229,7 @@ FAULTS = [
     Fault(
         *("temporary folder removed", "pruned: crash: rank 0 cannot be started: ", 1, crash()),
         *("remove_temporary_folder", "kv-cache: quality"),
-        tracebacks=1,  # of Python itself at exit, which 3.13 has mended
+        tracebacks=1,  # of Python itself, at exit
     ),
     Fault(
         *("temporary folder full", "raises: crash: ValueError: the weights are upside down", 1, crash("raises")),
@@ -292,7 +304,7 @@ def main(words: list[str]) -> int:
             print(f"    {'; '.join(wrong)}: {folder}/output.txt", flush=True)
         else:
             for name in ("results", "temporary"):
-                subprocess.run(["umount", "-l", str(folder / name)], check=False)
+                subprocess.run(["umount", "-l", str(folder / name)], capture_output=True, check=False)
             shutil.rmtree(folder, ignore_errors=True)
     return int(bool(failed))
 

@@ -3,10 +3,11 @@
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from rows import OFFLINE, RECORD
 
@@ -21,23 +22,28 @@ JSON = st.recursive(
 )
 
 
+LIKE = {float: st.floats() | st.floats(-10, 10), int: st.integers(0, 100) | st.integers(), str: st.text(max_size=8)}
+
+
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """The lines of a run with one value of them changed, or some of their bytes, or nothing."""
-    if not draw(st.integers(0, 3)):
-        return LINES
-    if draw(st.booleans()):
+    """The lines of a run with some values changed into others of their type, one into anything, or some bytes; or as
+    they were."""
+    kind = draw(st.sampled_from(("like", "like", "like", "like", "like", "any", "bytes", "nothing")))
+    if kind == "bytes":
         at = draw(st.integers(0, len(LINES) - 1))
         return LINES[:at] + draw(st.binary(max_size=4)) + LINES[at + draw(st.integers(0, 40)) :]
-    row = json.loads(draw(st.sampled_from(LINES.split(b"\n"))))
-    place: Any = row
-    while True:
-        key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-        if isinstance(place[key], dict | list) and place[key] and draw(st.integers(0, 3)):
-            place = place[key]
-            continue
-        place[key] = draw(JSON)
-        return json.dumps(row).encode("utf-8", "surrogatepass")
+    rows = [json.loads(line) for line in LINES.split(b"\n")]
+    for _ in range({"like": draw(st.integers(1, 4)), "any": 1}.get(kind, 0)):
+        place: Any = draw(st.sampled_from(rows))
+        while True:
+            key = draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+            if isinstance(place[key], dict | list) and place[key] and (kind == "like" or draw(st.integers(0, 3))):
+                place = place[key]
+                continue
+            place[key] = draw(LIKE.get(type(place[key]), st.just(place[key])) if kind == "like" else JSON)
+            break
+    return "\n".join(map(json.dumps, rows)).encode("utf-8", "surrogatepass")
 
 
 @settings(max_examples=max(300, settings().max_examples))
@@ -53,6 +59,7 @@ def test_any_two_files_are_compared_or_refused_in_one_sentence(
     with redirect_stdout(printed), redirect_stderr(complained):
         code = main(["compare", *map(str, paths), "--format", form])
     out, error = (stream.detach().getvalue().decode() for stream in (printed, complained))
+    event(f"exit status {code}")
     if code == 4:
         assert (out, error.count("\n")) == ("", 1)
         assert error.startswith("udaciheadline: ")
@@ -61,10 +68,26 @@ def test_any_two_files_are_compared_or_refused_in_one_sentence(
         assert out.startswith({"text": "technique", "markdown": "## ", "json": "{"}[form])
 
 
-def test_what_the_terminal_has_no_character_for_is_printed_all_the_same(tmp_path: Any) -> None:
+def test_what_the_terminal_has_no_character_for_is_printed_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_text(json.dumps(plain(RECORD) | {"technique": "\ud800"}), "utf-8")
     printed = io.TextIOWrapper(io.BytesIO(), "ascii")
     with redirect_stdout(printed):
         assert main(["compare", str(path), str(path)]) == 0
     assert b"\\ud800" in printed.detach().getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+def test_a_comparison_that_finds_no_room_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(plain(RECORD)), "utf-8")
+    with Path("/dev/full").open("w") as full, redirect_stdout(full):
+        assert main(["compare", str(path), str(path)]) == 4
+    said = "udaciheadline: what was found cannot be printed (No space left on device)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_name_that_no_file_can_have_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "x" * 5000, "x" * 5000]) == 4
+    said = capsys.readouterr().err
+    assert said == f"udaciheadline: {'x' * 40}: it cannot be looked for (File name too long): name a run\n"

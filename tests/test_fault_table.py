@@ -27,9 +27,9 @@ def test_the_table_has_a_row_for_each_fault_in_order() -> None:
     assert len(numbers) >= FEWEST
 
 
-@pytest.mark.parametrize("row", rows(), ids=lambda row: row.split("|")[2].strip())
-def test_each_fault_names_a_test_that_there_is(row: str) -> None:
-    named = TEST.findall(row)
+@pytest.mark.parametrize("fault", rows(), ids=lambda row: row.split("|")[2].strip())
+def test_each_fault_names_a_test_that_there_is(fault: str) -> None:
+    named = TEST.findall(fault)
     assert named
     for path, name in named:
         assert name in functions(ROOT / path), f"{path} has no {name}"

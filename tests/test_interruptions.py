@@ -12,7 +12,9 @@ import pytest
 from sessions import PATIENCE, ROOT, environment, hanging_session, records
 
 PHASES = ("preparing", "building", "warming up", "measuring", "throughput", "memory", "quality", "saving", "ending")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+END = PHASES[-2:]
+# The same is done at both signals: one of them in each phase, and the other where it is heard and where it is not.
+SESSIONS = [(phase, signal.SIGTERM) for phase in PHASES] + [("measuring", signal.SIGINT), ("ending", signal.SIGINT)]
 
 # Sessions one after the other in a process of their own, with workers that are none; the signals are real.
 SCRIPT = """
@@ -51,16 +53,15 @@ def show(self, technique, doing, done, of):
 
 Progress.__call__, FileStorage.save, Store.end = show, seen(FileStorage.save, "saving"), seen(Store.end, "ending")
 folder, found = Path(sys.argv[1]), {}
-for phase in sys.argv[2].split(","):
-    for number in map(int, sys.argv[3].split(",")):
-        results = folder / f"{phase}-{number}"
-        waiting[:] = phase, number
-        options = ["--results", str(results), "--technique", "kv-cache,pruned", "--articles", "4", "--launches", "1"]
-        code = pytest.main(["bench", "-p", "no:cacheprovider", "--benchmark-autosave", *options])
-        assert not waiting, phase
-        assert signal.getsignal(number) == {signal.SIGINT: signal.default_int_handler}.get(number, signal.SIG_DFL)
-        found[results.name] = int(code)
-Path(sys.argv[4]).write_text(json.dumps(found))
+for phase, number in json.loads(sys.argv[2]):
+    results = folder / f"{phase}-{number}"
+    waiting[:] = phase, number
+    options = ["--results", str(results), "--technique", "kv-cache,pruned", "--articles", "4", "--launches", "1"]
+    code = pytest.main(["bench", "-p", "no:cacheprovider", "--benchmark-autosave", *options])
+    assert not waiting, phase
+    assert signal.getsignal(number) == {signal.SIGINT: signal.default_int_handler}.get(number, signal.SIG_DFL)
+    found[results.name] = int(code)
+Path(sys.argv[3]).write_text(json.dumps(found))
 """
 
 
@@ -68,7 +69,7 @@ Path(sys.argv[4]).write_text(json.dumps(found))
 def signalled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int], str]:
     """Of a session for each phase and signal: their folders of results, their exit status, and all that they said."""
     folder = tmp_path_factory.mktemp("signalled")
-    arguments = str(folder), ",".join(PHASES), ",".join(str(int(number)) for number in SIGNALS), str(folder / "codes")
+    arguments = str(folder), json.dumps(SESSIONS), str(folder / "codes")
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments],
         cwd=ROOT,
@@ -85,8 +86,7 @@ def ended(results: Path) -> Any:
     return json.loads((results / "sessions.jsonl").read_text("utf-8"))["exit_status"]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("phase", PHASES[:-2])
+@pytest.mark.parametrize(("phase", "number"), [case for case in SESSIONS if case[0] not in END])
 def test_a_signal_ends_the_session_in_order(signalled, phase: str, number: int) -> None:
     folder, codes, _ = signalled
     results = folder / f"{phase}-{number}"
@@ -99,8 +99,7 @@ def test_a_signal_ends_the_session_in_order(signalled, phase: str, number: int) 
     assert len(list(results.glob("*/0001_*.json"))) == 1
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-@pytest.mark.parametrize("phase", PHASES[-2:])
+@pytest.mark.parametrize(("phase", "number"), [case for case in SESSIONS if case[0] in END])
 def test_a_signal_in_the_end_does_not_cut_off_what_is_left(signalled, phase: str, number: int) -> None:
     folder, codes, _ = signalled
     results = folder / f"{phase}-{number}"
@@ -113,7 +112,7 @@ def test_a_signal_in_the_end_does_not_cut_off_what_is_left(signalled, phase: str
 def test_a_signal_is_one_sentence_and_no_traceback(signalled) -> None:
     _, _, said = signalled
     kept = "the row in progress is lost, those that had ended are kept"
-    assert [said.count(f"{number.name}: {kept}") for number in SIGNALS] == [len(PHASES) - 2] * 2
+    assert [said.count(f"{number.name}: {kept}") for number in (signal.SIGTERM, signal.SIGINT)] == [7, 1]
     assert "Traceback" not in said
 
 

@@ -3,10 +3,8 @@
 import gzip
 import os
 import re
-import signal
 import subprocess
 import sys
-import textwrap
 import time
 from pathlib import Path
 
@@ -16,54 +14,61 @@ from faulty import FAULTY
 from udaciheadline.records import EngineSpec
 from udaciheadline.techniques import techniques
 from udaciheadline.workers import processes
-from udaciheadline.workers.processes import elsewhere
 from udaciheadline.workers.serving import write_trace
 from udaciheadline.workers.worker import Worker, WorkerError
 
-SIGNALS = "SigBlk:"
-
-
-def signals_blocked() -> int:
-    """The mask of this process."""
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    return int(next(line for line in lines if line.startswith(SIGNALS)).split()[1], 16)
-
-
-def test_a_process_that_answers_a_question_does_not_hear_ctrl_c() -> None:
-    assert elsewhere(signals_blocked) >> (signal.SIGINT - 1) & 1
-    assert not signals_blocked() >> (signal.SIGINT - 1) & 1
-
-
 SESSION = """
-    import os, sys, time
-    from udaciheadline.workers.processes import elsewhere
+import json, os, signal, time
+from multiprocessing.forkserver import _forkserver
+from udaciheadline.workers import processes
 
-    def sleeps():
-        print(os.getpid(), flush=True)
-        time.sleep(3600)
+def is_deaf():
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
-    if __name__ == "__main__":
-        elsewhere(sleeps)
+def sleeps():
+    print(os.getpid(), flush=True)
+    time.sleep(3600)
+
+if __name__ == "__main__":
+    processes.PRELOAD.clear()  # nothing here needs torch
+    print(json.dumps([processes.elsewhere(is_deaf), is_deaf()]))
+    os.kill(_forkserver._forkserver_pid, signal.SIGKILL)
+    os.waitid(os.P_PID, _forkserver._forkserver_pid, os.WEXITED | os.WNOWAIT)
+    print(processes.elsewhere(os.getppid) == _forkserver._forkserver_pid, flush=True)
+    processes.elsewhere(sleeps)
 """
 
 
-def test_a_process_that_answers_a_question_ends_with_its_parent(tmp_path: Path) -> None:
-    script = tmp_path / "session.py"
-    script.write_text(textwrap.dedent(SESSION), "utf-8")
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", ""), str(Path(processes.__file__).parents[2])])
-    session = subprocess.Popen(
-        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True
-    )
-    assert session.stdout is not None
-    pid = int(session.stdout.readline())
-    session.kill()
-    session.wait()
-    session.stdout.close()
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What a session has written before it was killed while a process answered its question: that is the last line."""
+    folder = tmp_path_factory.mktemp("session")
+    script = folder / "session.py"
+    script.write_text(SESSION, "utf-8")
+    path = os.pathsep.join([str(folder), str(Path(processes.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    line, variables = [sys.executable, str(script)], {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(line, env=variables, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip() for _ in range(3)]
+        process.kill()
+    return lines
+
+
+def test_a_process_that_answers_a_question_does_not_hear_ctrl_c_and_its_parent_does(session: list[str]) -> None:
+    assert session[0] == "[true, false]"
+
+
+def test_a_server_that_is_killed_is_started_anew(session: list[str]) -> None:
+    assert session[1] == "True"
+
+
+def test_a_process_that_answers_a_question_ends_with_its_parent(session: list[str]) -> None:
+    process = Path("/proc") / session[2]
     for _ in range(100):
-        if not Path(f"/proc/{pid}").exists():
+        if not process.exists():
             break
         time.sleep(0.1)
-    assert not Path(f"/proc/{pid}").exists()
+    assert not process.exists()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")

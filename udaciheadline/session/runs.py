@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,9 @@ def _saved(path: Path) -> Run:
     return _last(found, path)
 
 
-def _structure(entries: Sequence[Any], path: Path) -> Run:
+@cache
+def _converter() -> Any:
+    """Made once: it writes a function for each type."""
     import cattrs
 
     converter = cattrs.Converter()
@@ -146,12 +149,18 @@ def _structure(entries: Sequence[Any], path: Path) -> Run:
         converter.register_structure_hook(kind, _exactly(kind))
     converter.register_structure_hook(float, _float)
     converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: value)
+    return converter
+
+
+def _structure(entries: Sequence[Any], path: Path) -> Run:
+    import cattrs
+
     records = []
     for number, entry in enumerate(entries, 1):
         try:
             if not isinstance(entry, Mapping):
                 raise TypeError("not an object")
-            record = converter.structure(entry, Record)
+            record = _converter().structure(entry, Record)
             _check(record)
         except Exception as error:
             what = cattrs.transform_error(error)[0] if isinstance(error, cattrs.BaseValidationError) else error
