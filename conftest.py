@@ -217,6 +217,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = prepared.end(int(session.exitstatus))
 
 
+@pytest.hookimpl(trylast=True)  # below pytest-benchmark's tables
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     session = config.stash.get(SESSION, None)
     writer = config.get_terminal_writer()

@@ -34,11 +34,11 @@ def test_a_whole_session_passes_and_prints_no_foreign_warning(whole) -> None:
     assert len(session.stderr.strip().splitlines()) == 1
 
 
-def test_the_verdict_comes_first_then_a_table_of_100_columns_and_all_figures_where_they_are_asked_for(whole) -> None:
-    _, _, said = whole[1].stdout.partition("= verdict =")
-    verdict, _, rest = said.partition("= techniques =")
-    table, _, rest = rest.partition("= headlines =")
-    headlines, _, details = rest.partition("= details =")
+def test_the_verdict_comes_last_below_a_table_of_100_columns_and_all_figures_where_they_are_asked_for(whole) -> None:
+    _, _, said = whole[1].stdout.partition("= headlines =")
+    headlines, _, rest = said.partition("= details =")
+    details, _, rest = rest.partition("= techniques =")
+    table, _, verdict = rest.partition("= verdict =")
     assert verdict.splitlines()[1].startswith(("deploy ", "undecided between "))
     rows = table.partition("\n\n")[0].splitlines()[1:]
     assert rows[0].startswith("technique")

@@ -192,7 +192,7 @@ def test_a_run_keeps_the_budget_of_its_session(tmp_path: Path) -> None:
 
 def test_what_is_deployed_has_its_command() -> None:
     reference, _, pruned, *_ = run()
-    assert "```\nudaciheadline write ARTICLES -o HEADLINES --technique pruned" in markdown((reference, pruned))
+    assert "```\nudaciheadline write ARTICLES -o HEADLINES.jsonl --technique pruned" in markdown((reference, pruned))
     assert "```" not in markdown((reference, pruned), limits="p50<1us")
 
 

@@ -24,7 +24,7 @@ def test_the_answer_is_the_first_line_then_of_what_it_is_true_then_the_command()
     assert lines[0].startswith("deploy compiled: 2.00 ±0.10 times as fast as the KV cache, ")
     assert lines[1].startswith("It holds for model ")
     assert lines[1].endswith("; goal interactive, budget p99<1s.")
-    assert "    udaciheadline write ARTICLES -o HEADLINES --technique compiled --model embedded" in lines
+    assert "    udaciheadline write ARTICLES -o HEADLINES.jsonl --technique compiled --model embedded" in lines
 
 
 def test_each_row_that_lost_has_a_line_with_its_state_and_why() -> None:
@@ -52,7 +52,7 @@ def test_the_command_names_what_the_session_was_asked_for_where_it_is_not_the_de
     settings = {"model_name": "my model", "prompt": "few-shot:3", "stop": "none", "max_new_tokens": 40}
     made = command(replace(COMPILED, settings=settings | {"engine": "compiled"}))
     assert made == (
-        "udaciheadline write ARTICLES -o HEADLINES --technique compiled --model 'my model' --prompt few-shot:3 "
+        "udaciheadline write ARTICLES -o HEADLINES.jsonl --technique compiled --model 'my model' --prompt few-shot:3 "
         "--stop none --max-new-tokens 40 --engine compiled"
     )
 

@@ -155,7 +155,7 @@ def test_a_parallel_row_says_what_each_rank_has_and_how_long_it_waits(split: Row
 def test_what_profiled_stages_worked_on_is_in_the_record(
     split: Row, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    stages = [("aten::mm", [Span(f"{MICRO_BATCH}{rank}", rank, rank + 1.0)]) for rank in range(2)]
+    stages = [("aten::mm", [Span(f"{MICRO_BATCH}{rank}", rank, rank + 1.0)], "") for rank in range(2)]
     monkeypatch.setattr(worker_of(split), "call_all", lambda *_: stages)
     split.profile(tmp_path)
     parallel = split.record().parallel

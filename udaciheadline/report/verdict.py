@@ -50,7 +50,7 @@ def command(record: Record) -> str:
             options += [f"--{name.replace('_', '-')}", str(settings[name])]
     if technique and technique.parallel:
         options += ["--ranks", str(settings.get("ranks", 2))]
-    return shlex.join(["udaciheadline", "write", "ARTICLES", "-o", "HEADLINES", *options])
+    return shlex.join(["udaciheadline", "write", "ARTICLES", "-o", "HEADLINES.jsonl", *options])
 
 
 def lines_of_python(record: Record) -> list[str]:

@@ -210,20 +210,21 @@ class Session:
         return exit_status or int(bool(self.warnings))
 
     def summary(self, paint: Paint = colourless) -> dict[str, str]:
-        """What the terminal shows in the end, by section, the answer first; nothing where no row has ended."""
+        """What the terminal shows in the end, by section, the answer last, which is where the eye is; nothing where no
+        row has ended."""
         if not self.records:
             return {}
         decision = decide(self.records, self._budget)
         shown = table.table(self.records, decision, self.run.copy_rouge(), paint)
         sections = {
-            "verdict": verdict.text(decision, self.records, paint),
-            "techniques": "\n".join([shown, *self._notes()]),
             "headlines": table.samples(self.run.articles, self.headlines),
+            "details": details.details(self.records, self.run.copy_rouge()) if self._option.details else "",
+            "techniques": "\n".join([shown, *self._notes()]),
+            "baseline": self._compared_with_baseline,
+            "regressions": "\n".join(self.regressions),
+            "verdict": verdict.text(decision, self.records, paint),
         }
-        if self._option.details:
-            sections["details"] = details.details(self.records, self.run.copy_rouge())
-        more = {"baseline": self._compared_with_baseline, "regressions": "\n".join(self.regressions)}
-        return sections | {title: text for title, text in more.items() if text}
+        return {title: text for title, text in sections.items() if text}
 
     def _notes(self) -> list[str]:
         """What the reader of the table must know beside it."""
