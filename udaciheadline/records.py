@@ -289,7 +289,8 @@ class Record:
     decoding over the target, and of a parallel row over one rank, as those answered in turn with it; of all others by
     way of the reference, whose own shifts from row to row are not in their intervals. `not_compared` says of which row
     that should have answered in turn there is no such figure, and why. `scores` are those of the timed outputs, and
-    `job_scores` those of more articles, written as offline jobs.
+    `job_scores` those of more articles, written as offline jobs. `disturbances` are what else happened to its GPUs
+    meanwhile.
     """
 
     run: str
@@ -311,6 +312,7 @@ class Record:
     job_scores: Scores | None = None
     per_article: PerArticle | None = None
     verdicts: list[Verdict] = field(default_factory=list)
+    disturbances: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
 

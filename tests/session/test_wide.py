@@ -50,7 +50,7 @@ def true_headline(prompt: str) -> str:
 
 
 def test_quality_is_scored_on_the_timed_articles_and_on_more(worker: type[FakeWorker]) -> None:
-    worker.seconds = {4: 4.8}
+    worker.seconds = {4: 3.2}
     timed, wide = scores(measured(row_of(ONLINE, articles=4, further=6)))
     assert timed.articles == 4
     assert wide is not None
@@ -85,6 +85,7 @@ def test_without_further_articles_there_is_one_score(worker: type[FakeWorker]) -
 
 
 def test_a_row_that_takes_one_article_at_a_time_writes_them_so(worker: type[FakeWorker]) -> None:
+    worker.seconds = {1: 0.8}
     row = row_of(ALONE, articles=4, further=6)
     timed, wide = scores(measured(row))
     assert worker_of(row).sizes() == [1]

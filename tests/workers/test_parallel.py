@@ -138,7 +138,7 @@ def test_the_share_of_communication_is_one(split: Worker, prompts: list[str]) ->
 
 @pytest.mark.parametrize("split", SPLIT[2:], indirect=True, ids=map(" ".join, SPLIT[2:]))
 def test_stages_work_on_different_micro_batches_at_the_same_time(split: Worker, prompts, tmp_path: Path) -> None:
-    (_, first), (_, last) = split.call_all("profile", [prompts[:16]], 16, str(tmp_path / "trace.json.gz"))
+    (_, first, _), (_, last, _) = split.call_all("profile", [prompts[:16]], 16, str(tmp_path / "trace.json.gz"))
     assert len(first) == len(last)
     assert any(a.name != b.name and a.start < b.end and b.start < a.end for a in first for b in last)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rank1.trace.json.gz", "trace.json.gz"]

@@ -6,33 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gpus_made import Gpus
 
 from udaciheadline.workers import power
-
-
-class Gpus:
-    """NVML of two GPUs that take 50 J each between two looks at them."""
-
-    def __init__(self, reasons: tuple[int, int] = (0, 0)) -> None:
-        self.reasons, self.looks = reasons, 0
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
-        return index
-
-    def nvmlDeviceGetHandleByUUID(self, name: str) -> int:
-        return int(name.removeprefix("GPU-"))
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, device: int) -> int:
-        self.looks += 1
-        return (self.looks - 1) // 2 * 50_000
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, device: int) -> int:
-        return self.reasons[device]
-
-
-@pytest.fixture(autouse=True)
-def all_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+from udaciheadline.workers.nvml import Nvml
 
 
 @pytest.fixture
@@ -51,7 +28,7 @@ def rapl(folder: Path, name: str, microjoules: int, most: int = 1000) -> Path:
 
 
 def test_joules_a_headline_are_those_of_all_gpus_of_the_row(clock: None) -> None:
-    energy = power.spent(power.Nvml(Gpus(), 2), lambda: 10)
+    energy = power.spent(Nvml(Gpus(), 2), lambda: 10)
     assert (energy.headlines, energy.seconds, energy.source) == (20, 3.0, "NVML")
     assert energy.joules_per_headline == 100 / 20
 
@@ -60,16 +37,7 @@ def test_joules_a_headline_are_those_of_all_gpus_of_the_row(clock: None) -> None
     ("bits", "said"), [(0x00, []), (0x01, []), (0x20, ["its temperature"]), (0x04, ["its power limit"])]
 )
 def test_what_slows_a_gpu_down_is_said_and_its_idling_is_not(clock: None, bits: int, said: list[str]) -> None:
-    assert list(power.spent(power.Nvml(Gpus((0, bits)), 2), lambda: 1).slowed) == said
-
-
-@pytest.mark.parametrize(("shown", "bits"), [("", [0]), ("1", [0x20]), ("GPU-1,0", [0x20])])
-def test_the_gpus_that_cuda_shows_are_those_that_are_looked_at(
-    monkeypatch: pytest.MonkeyPatch, shown: str, bits: list[int]
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    expected = [power.SLOWED[bit] for bit in bits if bit]
-    assert power.Nvml(Gpus((0, 0x20)), 1).slowed() == expected
+    assert list(power.spent(Nvml(Gpus((0, bits)), 2), lambda: 1).slowed) == said
 
 
 def test_a_processor_counter_that_begins_anew_goes_on(tmp_path: Path) -> None:

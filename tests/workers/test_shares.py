@@ -42,7 +42,7 @@ class Several:
 
     @property
     def texts(self) -> Any:
-        return SimpleNamespace(check=None, likelihood=None, preferences=None, rounding=None)
+        return SimpleNamespace(check=None, fitting=None, likelihood=None, preferences=None, rounding=None)
 
     def warm_up(self, prompts: list[str]) -> list[int]:
         raise NotImplementedError

@@ -134,6 +134,7 @@ def _findings(records: Sequence[Record], paint: Paint) -> list[str]:
     for record in records:
         if record.status not in ("ok", "skipped"):
             lines.append(paint(f"{record.technique}: {record.status}: {record.reason}.", "red"))
+        lines += [f"{record.technique}: {what}." for what in record.disturbances]
         failed = [verdict for verdict in record.verdicts if verdict.status == "fail"]
         lines += [paint(f"{record.technique}: {v.gate}: fail: {v.message.splitlines()[0]}", "red") for v in failed]
     open_ = [

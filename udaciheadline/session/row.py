@@ -35,6 +35,7 @@ from udaciheadline.session.scoring import Scoring
 from udaciheadline.session.wide import Wide
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers import power
+from udaciheadline.workers.nvml import Watch, watching
 from udaciheadline.workers.worker import Worker, WorkerError
 
 FEW_ARTICLES = 3  # for what is measured in a pass of its own, and however little time there is
@@ -61,6 +62,8 @@ class Row:
         self.generations = self._rounds.own
         self.reference_generations = self._rounds.others[REFERENCE]
         self._warm = False
+        self._open = contextlib.ExitStack()
+        self._watch: Watch | None = None
         self._worker: Worker | None = None
         self._build_seconds = math.nan  # the first worker's: a later one finds what that has compiled
         self._memory: Memory | None = None
@@ -82,6 +85,8 @@ class Row:
             self.status, self.reason = "skipped", reason
             return
         self.was_begun = True
+        if run.spec.device == "cuda":
+            self._watch = self._open.enter_context(watching(technique.ranks(run.spec)))
         run.renew_reference()
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
@@ -292,6 +297,8 @@ class Row:
         """Raises RowFailed where the row has ended."""
         if self.status != "ok":
             raise RowFailed(f"{self.technique.name}: {self.status}: {self.reason}")
+        if self._watch is not None:
+            self._watch.look()
 
     def tell_end(self) -> str:
         """Why the row has ended, with what its worker wrote last where that crashed or hung; only once, and nothing of
@@ -339,12 +346,14 @@ class Row:
             job_scores=scores[1],
             per_article=per_article,
             verdicts=verdicts,
+            disturbances=self._watch.said() if self._watch else (),
             settings=self.run.all_settings,
             environment=self.run.environment,
         )
 
     def close(self) -> None:
         """Ends the worker, and with it frees all of its memory."""
+        self._open.close()
         self.run.dismiss_companions()  # of rounds that were not played to their end
         if self._worker is not None:
             self._worker.close()

@@ -179,6 +179,7 @@ def table_row(record: Record) -> dict[str, Any]:
     row |= _flat("build", {"seconds": record.build_seconds} | (asdict(record.build) if record.build else {}))
     row |= _flat("scores", record.scores and asdict(record.scores))
     row |= _flat("job_scores", record.job_scores and asdict(record.job_scores))
+    row["disturbances"] = "; ".join(record.disturbances)
     row["gates"] = " ".join(f"{v.gate}:{v.status}" for v in record.verdicts)
     return row
 

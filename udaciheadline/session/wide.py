@@ -13,7 +13,7 @@ from udaciheadline.session.jobs import Jobs
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique
 
-QUALITY_SECONDS = 3.0  # of a row, where it is ours to choose: all together a tenth of the default session
+QUALITY_SECONDS = 2.0  # of a row, where it is ours to choose: all together some 5 % of the default session
 
 
 class Wide:

@@ -63,7 +63,10 @@ def _graphics() -> dict[str, str]:
     with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
         values = _output("nvidia-smi", f"--query-gpu={GPU_QUERY}", "--format=csv,noheader").splitlines()[0].split(",")
         names = ("gpu_" + name.removesuffix("_version").replace(".", "_") for name in GPU_QUERY.split(","))
-        return dict(zip(names, map(str.strip, values), strict=False))
+        found = dict(zip(names, map(str.strip, values), strict=False))
+        # Asked before any worker of ours is there.
+        others = _output("nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader").split()
+        return found | ({"gpu_other_processes": ", ".join(others)} if others else {})
     return {}
 
 

@@ -6,24 +6,16 @@ brought up to date every few to some hundred milliseconds: a window of less than
 """
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from udaciheadline.records import Energy
+from udaciheadline.workers.nvml import gpus
 
 ENERGY_SECONDS = 3.0  # some counters move ten times a second
 RAPL = Path("/sys/class/powercap")
-SLOWED = {
-    0x04: "its power limit",
-    0x08: "the hardware, which slows it down",
-    0x20: "its temperature",
-    0x40: "its temperature, by the hardware",
-    0x80: "the power supply",
-}
-"""Why a GPU's clocks are lower than they could be, by NVML's bits, as far as that is not a choice of its user."""
 
 
 class Meter(Protocol):
@@ -36,32 +28,6 @@ class Meter(Protocol):
 
     def slowed(self) -> list[str]:
         """What keeps the clocks of the devices down at this moment."""
-
-
-class Nvml:
-    """The first `count` GPUs of those that CUDA shows."""
-
-    source = "NVML"
-
-    def __init__(self, nvml: Any, count: int) -> None:
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")  # NVML does not know of it
-        names = shown[:count] if shown[0] else map(str, range(count))
-        self._nvml = nvml
-        self._devices = [
-            nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(name)
-            for name in map(str.strip, names)
-        ]
-
-    def joules(self) -> float:
-        """Of all of them together."""
-        return sum(self._nvml.nvmlDeviceGetTotalEnergyConsumption(device) for device in self._devices) / 1000
-
-    def slowed(self) -> list[str]:
-        """Of any of them."""
-        bits = 0
-        for device in self._devices:
-            bits |= self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device)
-        return [text for bit, text in SLOWED.items() if bits & bit]
 
 
 class Rapl:
@@ -109,19 +75,5 @@ def meter(device: str, count: int) -> Iterator[Meter | None]:
             found = Rapl(packages) if packages else None
         yield found
         return
-    try:
-        import pynvml
-    except ImportError:
-        yield None
-        return
-    try:
-        pynvml.nvmlInit()
-        nvml = Nvml(pynvml, count)
-        nvml.joules(), nvml.slowed()  # old cards know neither
-    except pynvml.NVMLError:
-        yield None
-        return
-    try:
+    with gpus(count) as nvml:
         yield nvml
-    finally:
-        pynvml.nvmlShutdown()
