@@ -39,7 +39,7 @@ def test_the_best_batch_size_is_the_fastest_and_after_a_clearly_slower_one_no_ot
     worker.seconds = seconds
     row = row_of(ONLINE, articles=100)
     assert row.batch_size == best
-    assert worker_of(row).sizes() == [size for size in tried for _ in range(2)]  # one to warm up
+    assert worker_of(row).sizes() == tried
 
 
 @pytest.mark.parametrize(("articles", "tried"), [(1, []), (16, []), (17, [16, 17])])
@@ -49,14 +49,21 @@ def test_no_more_articles_at_a_time_are_tried_than_there_are_and_nothing_where_t
     worker.seconds = {FIRST_BATCH: 2.0}
     row = row_of(ONLINE, articles)
     assert row.batch_size == articles
-    assert worker_of(row).sizes() == [size for size in tried for _ in range(2)]
+    assert worker_of(row).sizes() == tried
+
+
+def test_on_a_gpu_the_first_job_of_a_size_warms_up(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE, articles=17)
+    row.run.spec = replace(row.run.spec, device="cuda")
+    row.play_job(row.batch_size)
+    assert worker_of(row).sizes() == [16, 16, 17, 17, 16]
 
 
 def test_a_size_that_does_not_fit_in_memory_is_noted_and_no_larger_one_tried(worker: type[FakeWorker]) -> None:
     worker.fits, worker.seconds = 40, {16: 3.0, 32: 2.0}
     row = row_of(ONLINE, articles=200)
     assert row.batch_size == 32
-    assert worker_of(row).sizes()[-2:] == [64, 64]
+    assert worker_of(row).sizes()[-2:] == [32, 64]
     row.play_job(32)
     throughput = row.keep_throughput([2.0])
     assert (throughput.batch_size, throughput.refused_batch_size) == (32, 64)

@@ -100,5 +100,6 @@ class Jobs:
         return made
 
     def _try(self, size: int) -> tuple[float, int]:
-        self.play(size)  # the first job of a size warms up
+        if self._run.spec.device == "cuda":
+            self.play(size)  # the first job of a size warms up: there is nothing to be made for it on a CPU
         return self.play(size), self.last[0].batch_size
