@@ -11,6 +11,7 @@ VARIABLES = {INK: "ink", GREY: "grey", FAINT: "faint", ACCENT: "accent", PAPER: 
 SMALL = 9.0
 LETTER = 0.58
 """Width of a letter in a sans-serif face, as a share of its size."""
+_BOLD = 1.2  # how much wider it is there
 
 _COVERED, _CROSSED = 1000.0, 12.0  # as a distance: what it costs to cover a point or name, and a whisker
 _LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
@@ -37,7 +38,8 @@ def place(axes: Any, names: Sequence[Name]) -> None:
         (left, low), (right, high) = axes.transData.transform([(min(name.x), min(name.y)), (max(name.x), max(name.y))])
         taken += [(left, y - 2, right, y + 2, _CROSSED), (x - 2, low, x + 2, high, _CROSSED)]
     for i in sorted(range(len(names)), key=lambda i: (not names[i].stands_out, where[i][0])):
-        name, (x, y), width = names[i], where[i], SMALL * LETTER * len(names[i].text)
+        name, (x, y) = names[i], where[i]
+        width = SMALL * LETTER * len(name.text) * (_BOLD if name.stands_out else 1)
         best = min(_places(width), key=lambda place: _cost(place, x, y, width, taken, box))
         left, low = x + best[0], y + best[1]
         taken.append((left, low, left + width, low + SMALL, _COVERED))
