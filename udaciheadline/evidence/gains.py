@@ -20,7 +20,8 @@ WORTH = math.log(1.02)
 
 UNPAIRED = 1.5
 """What two rates of one session, measured in one process each and not in turn, may differ by on a quiet machine without
-meaning it: as far apart were the ratio of two such rates and the paired one in a session on two cores (docs/evidence.md)."""
+meaning it: as far apart were the ratio of two such rates and the paired one in a session on two cores (see
+docs/evidence.md)."""
 
 DECISIVE = {"interactive": ("speed",), "offline": ("rate",), "memory": ("peak", "weights")}
 """What a goal prefers, first things first."""
