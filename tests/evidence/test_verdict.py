@@ -237,6 +237,14 @@ def test_for_memory_the_least_peak_is_preferred_and_then_the_least_weights() -> 
     assert decide([REFERENCE, COMPILED, INT8, row("small", 0.5, peak=200)], Budget("memory")).technique == "small"
 
 
+def test_the_weights_of_a_parallel_row_are_those_of_all_its_ranks_as_its_peak_is() -> None:
+    ranks = Parallel("gloo", (5 * MIB, 5 * MIB), (1, 1), (0.1, 0.1), (0.1, 0.1))
+    split = row("tensor-parallel", 0.2, 0.01, peak=800, weights=5, parallel=ranks)
+    found = decide([REFERENCE, split], limited("weights<9MiB"))
+    assert why(found, "tensor-parallel") == "the weights 10.0 MiB, 1.0 MiB above weights<9MiB"
+    assert states(decide([REFERENCE, split]))["tensor-parallel"] == "not worth it"
+
+
 def test_peaks_that_two_processes_of_one_program_differ_by_decide_nothing() -> None:
     assert decide([REFERENCE, row("pruned", peak=380)], Budget("memory")).technique == "kv-cache"
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from udaciheadline.evidence.budget import peak_bytes
+from udaciheadline.evidence.budget import peak_bytes, weights_bytes
 from udaciheadline.evidence.compare import Margins
 from udaciheadline.records import Estimate, Record
 from udaciheadline.techniques import REFERENCE, techniques
@@ -111,7 +111,7 @@ def gains(record: Record, reference: Record | None) -> Gains:
         on_gpu = record.memory is not None and sum(record.memory.device_allocated_peak_bytes) > 0
         spread = _MARGINS.weights if on_gpu else _MARGINS.peak
         found["peak"] = _smaller(peak_bytes(record), peak_bytes(reference), spread)
-        found["weights"] = _smaller(_weights(record), _weights(reference), 0.0)
+        found["weights"] = _smaller(weights_bytes(record), weights_bytes(reference), 0.0)
     if (s := record.widest_scores) is not None:
         nll, rouge1 = s.nll_difference, s.rouge_difference["rouge1"]
         found["nll"] = _open(Estimate(-nll.value, -nll.high, -nll.low))
@@ -157,10 +157,6 @@ def job_ratio(record: Record, reference: Record | None) -> Estimate | None:
         drift = now / then if now > 0 and then > 0 else 1.0
     ratio, spread = ratio * drift, UNPAIRED * max(drift, 1 / drift)
     return Estimate(ratio, ratio / spread, ratio * spread)
-
-
-def _weights(record: Record) -> int | None:
-    return record.build.weights_bytes if record.build else None
 
 
 def _smaller(own: int | None, reference: int | None, spread: float) -> Estimate | None:

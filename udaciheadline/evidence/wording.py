@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Sequence
 
-from udaciheadline.evidence.budget import METRICS, Limit, peak_bytes, size
+from udaciheadline.evidence.budget import METRICS, Limit, peak_bytes, size, weights_bytes
 from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains, job_ratio
 from udaciheadline.evidence.statistics import more_to_tell
 from udaciheadline.records import Estimate, Record
@@ -59,8 +59,8 @@ def gain(record: Record, goal: str, reference: Record | None) -> str:
             return f"{ratio(t.speed_up)} times the job of {KV_CACHE} ({rate})"
         times = job_ratio(record, reference)
         return f"about {times.value:.2g} times the job of {KV_CACHE} ({rate}, not in turn with it)" if times else rate
-    peak, weights = peak_bytes(record), record.build.weights_bytes if record.build else None
-    sizes = [f"{size(value)} {what}" for value, what in ((peak, "peak"), (weights, "of weights")) if value]
+    both = (peak_bytes(record), "peak"), (weights_bytes(record), "of weights")
+    sizes = [f"{size(value)} {what}" for value, what in both if value]
     return ", ".join(sizes) + _against(record, reference)
 
 
@@ -115,8 +115,9 @@ def pays(record: Record, reference: Record | None, names: Collection[str]) -> st
     own, base = peak_bytes(record), reference and peak_bytes(reference)
     if "peak" in names and own and base:
         parts.append(f"{_change(own, base)} peak")
-    if "weights" in names and record.build and reference and reference.build:
-        parts.append(f"{_change(record.build.weights_bytes, reference.build.weights_bytes)} of weights")
+    own, base = weights_bytes(record), reference and weights_bytes(reference)
+    if "weights" in names and own and base:
+        parts.append(f"{_change(own, base)} of weights")
     if record.widest_scores and {"nll", "rouge1"} & set(names):
         parts.append(headlines(record))
     figure = gain(record, "interactive", reference) if record.measurement else ""
