@@ -80,6 +80,11 @@ def test_headlines_that_are_not_all_the_same_are_said_to_differ() -> None:
     )
 
 
+def test_nearly_all_headlines_are_not_all_of_them() -> None:
+    scores = replace(worse(0.01)["scores"], articles=1000, identical_share=0.997)
+    assert "99.7% of the headlines the same (" in decide([REFERENCE, row("nf4", 3.0, scores=scores)]).sentence
+
+
 def test_another_models_headlines_are_called_so() -> None:
     assert "another model's headlines (" in decide([REFERENCE, row("target", 3.0, **worse(-0.1))]).sentence
 

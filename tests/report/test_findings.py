@@ -130,6 +130,19 @@ def test_a_job_has_its_rate_its_limit_and_what_it_wins() -> None:
     assert "It is at 25 % of the rate that arithmetic alone would allow." in found
 
 
+def test_what_the_timed_headlines_tell_is_not_lost_where_more_articles_are_judged() -> None:
+    timed = replace(SCORES, near_ties=3, real_differences=1, job_identical_share=0.875)
+    found = section(replace(RECORD, scores=timed, job_scores=replace(SCORES, articles=300)), KV).quality
+    assert "That is on 300 articles." in found
+    assert "3 do at a near tie" in found
+    assert "As a job it writes 88 % of the timed headlines with the same tokens." in found
+
+
+def test_what_disturbed_a_row_stands_beside_its_speed() -> None:
+    what = "its GPU was shared with other processes (7)"
+    assert f"Meanwhile {what}." in section(replace(RECORD, disturbances=(what,)), KV).performance
+
+
 def test_drafted_tokens_and_the_row_in_turn_are_told() -> None:
     found = section(SPECULATIVE, KV).performance
     assert "Of 200 drafted tokens 150 were accepted (75 %)." in found

@@ -85,6 +85,11 @@ def test_near_ties_are_told_apart_from_real_differences() -> None:
     assert "near tie" not in text(RECORD)
 
 
+def test_what_disturbed_a_row_is_said() -> None:
+    what = "its GPU was slowed down by its temperature for 30% of the time"
+    assert f"pruned: {what}." in legend(text(replace(RECORD, disturbances=(what,)))).splitlines()
+
+
 SPLIT = replace(
     RECORD,
     technique="tensor-parallel",

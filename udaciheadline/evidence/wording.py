@@ -96,7 +96,12 @@ def headlines(record: Record) -> str:
         for name, estimate in (("ROUGE-1", rouge1), ("NLL", nll))
         if not math.isnan(estimate.value)
     ]
-    return f"{other or f'{s.identical_share:.0%} of the headlines the same'} ({', '.join(changes)})"
+    return f"{other or f'{share(s.identical_share)} of the headlines the same'} ({', '.join(changes)})"
+
+
+def share(part: float) -> str:
+    """A share of the headlines: all is said only of all."""
+    return f"{part:.0%}" if part == 1 or part < 0.995 else f"{part:.1%}" if part < 0.9995 else ">99.9%"
 
 
 def signed(estimate: Estimate, form: str) -> str:
