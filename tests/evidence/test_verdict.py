@@ -182,13 +182,13 @@ def test_a_row_that_may_break_a_limit_of_quality_is_neither_excluded_nor_deploye
     found = decide([REFERENCE, COMPILED, faster], limited("nll<+0.02"))
     assert (found.technique, found.candidates) == (None, ("nf4", "compiled"))
     assert "0.010 nats above nll<+0.02, but within chance: " in found.sentence
-    assert "more articles would tell" in found.sentence
+    assert "more articles would tell (--quality-articles " in found.sentence
 
 
 def test_a_limit_that_is_kept_within_chance_only_is_noted() -> None:
     found = decide([REFERENCE, row("nf4", 9.0, 0.5, **worse(0.01, 0.02))], limited("nll<+0.02"))
     assert found.technique == "nf4"
-    assert found.notes == ("nf4: nll<+0.02 is kept, but not for certain: measure more --articles.",)
+    assert found.notes == ("nf4: nll<+0.02 is kept, but not for certain: measure more --quality-articles.",)
 
 
 def test_a_p99_of_few_articles_is_noted() -> None:

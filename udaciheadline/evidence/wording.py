@@ -165,7 +165,8 @@ def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str,
         estimate = METRICS[limit.metric].of(record)
         assert estimate is not None
         more = more_to_tell(abs(estimate.value - limit.bound), [(estimate.high - estimate.low) / 2], _articles(record))
-        return f"{sentence}: {name}: {words}{_would_tell(more, _articles(record), 'articles', 'that limit')}"
+        would = _would_tell(more, _articles(record), "articles", "that limit", "quality-articles")
+        return f"{sentence}: {name}: {words}{would}"
     name = DECISIVE[goal][0]
     if goal == "memory":
         return f"{sentence}: their peaks differ by no more than those of two processes of one program do"
@@ -206,12 +207,13 @@ def _articles(record: Record) -> int:
     return len(record.per_article.nll) if record.per_article else record.measurement.count if record.measurement else 0
 
 
-def _would_tell(more: int | None, count: int, unit: str, what: str) -> str:
+def _would_tell(more: int | None, count: int, unit: str, what: str, option: str = "") -> str:
+    """`option` is what gives more of the `unit`, where it is not called so."""
     if count < 2:
-        return f": one is too few to tell {what}: give more --{unit}"
+        return f": one is too few to tell {what}: give more --{option or unit}"
     if more is None:
         return f": a hundred times as many {unit} would not tell {what}"
-    return f": {more} more {unit} would tell (--{unit} {count + more})"
+    return f": {more} more {unit} would tell (--{option or unit} {count + more})"
 
 
 def regime(records: Sequence[Record], goal: str) -> str:
