@@ -57,6 +57,20 @@ def test_the_command_names_what_the_session_was_asked_for_where_it_is_not_the_de
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "dtype", "options"),
+    [
+        ("cpu", "float32", ""),
+        ("cpu", "bfloat16", " --dtype bfloat16"),
+        ("cuda", "bfloat16", ""),
+        ("cuda", "float32", " --dtype float32"),
+    ],
+)
+def test_the_command_names_a_dtype_that_the_device_would_not_get(device: str, dtype: str, options: str) -> None:
+    made = command(replace(COMPILED, settings={"model_name": "embedded", "device": device, "dtype": dtype}))
+    assert made.endswith(f"--model embedded{options}")
+
+
 def test_the_command_of_a_technique_of_two_models_names_both() -> None:
     settings = {"model_name": "small", "target_name": "large", "draft_name": "small"}
     made = command(replace(COMPILED, technique="speculative", settings=settings))
