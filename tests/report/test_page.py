@@ -241,3 +241,11 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(
         page.write((SKIPPED,), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [page.HTML]
     assert (tmp_path / page.HTML).read_text() == "old"
+
+
+def test_copying_the_description_is_scored_on_the_timed_articles_as_in_the_table() -> None:
+    more = [*ARTICLES, Article("the same", "the same")]
+    assert (
+        page.build(run(), more, parse_budget("", "interactive")).copying
+        == page.build(run(), ARTICLES, parse_budget("", "interactive")).copying
+    )
