@@ -191,7 +191,7 @@ def _copying(articles: Sequence[Article]) -> Estimate:
 
 
 def _sentence(text: str) -> str:
-    """With a capital letter and a full stop, unless it begins with a technique's name or ends with another sign."""
+    """With a capital letter and a full stop, unless it ends with another sign."""
     return text[:1].upper() + text[1:] + "." * (text[-1:] not in ".?!")
 
 
