@@ -119,7 +119,7 @@ def test_where_the_reference_breaks_a_limit_a_row_that_keeps_it_is_deployed_thou
 def test_a_limit_that_was_not_measured_excludes_and_says_so() -> None:
     found = decide([REFERENCE, COMPILED], limited("energy<5J"))
     assert (found.technique, found.candidates) == (None, ())
-    assert found.sentence == "nothing to deploy: no row that could be chosen keeps the limits (energy<5J)"
+    assert found.sentence == "nothing to deploy: the energy of a headline was not measured here, which energy<5J needs"
     assert why(found, "compiled") == "the energy of a headline was not measured here, which energy<5J needs"
 
 

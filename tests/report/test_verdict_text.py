@@ -36,8 +36,8 @@ def test_each_row_that_lost_has_a_line_with_its_state_and_why() -> None:
 
 
 def test_without_a_row_to_deploy_there_is_no_command() -> None:
-    lines = shown(REFERENCE, COMPILED, budget="energy<5J")
-    assert lines[0] == "nothing to deploy: no row that could be chosen keeps the limits (energy<5J)."
+    lines = shown(REFERENCE, COMPILED, budget="weights<1MiB")
+    assert lines[0] == "nothing to deploy: no row that could be chosen keeps the limits (weights<1MiB)."
     assert not any("udaciheadline write" in line for line in lines)
 
 

@@ -223,8 +223,19 @@ class _Rule:
             return "no verdict: no row was measured to its end"
         if self._limited:
             limits = ", ".join(limit.text for limit in self._budget.limits)
+            if unknown := self._measured_nowhere():
+                return f"nothing to deploy: {unknown}"
             return f"nothing to deploy: no row that could be chosen keeps the limits ({limits})"
         return "nothing to deploy: no row that was measured for this goal passes its gates"
+
+    def _measured_nowhere(self) -> str:
+        """Of a limit whose figure no row has, that this is so; nothing where there is none."""
+        rows = [record for record in self._records.values() if record.status == "ok"]
+        for limit in self._budget.limits:
+            found = [held(record, limit) for record in rows]
+            if all(state is Held.NOT_MEASURED for state, _ in found):
+                return found[0][1]
+        return ""
 
     def _notes(self, names: tuple[str, ...]) -> list[str]:
         notes = []
