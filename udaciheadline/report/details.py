@@ -99,7 +99,9 @@ def _launches(records: Sequence[Record]) -> str:
 def _quality(records: Sequence[Record]) -> list[str]:
     """On how many articles the quality of each row was judged, and what a job has to do with it."""
     found = {record.technique: record.widest_scores for record in records if record.widest_scores}
-    counts = ", ".join(f"{name} {s.articles} ({s.rouge1_detectable_loss:.3f})" for name, s in found.items())
+    losses = {name: s.rouge1_detectable_loss for name, s in found.items()}
+    known = {name: f" ({loss:.3f})" for name, loss in losses.items() if 0 < loss < math.inf}  # 0: no headline differs
+    counts = ", ".join(f"{name} {s.articles}{known.get(name, '')}" for name, s in found.items())
     lines = [f"Articles that quality is judged on, and the loss of ROUGE-1 that is found with 80 % power: {counts}."]
     shares = {record.technique: record.scores.job_identical_share for record in records if record.scores}
     lines += [
