@@ -155,7 +155,7 @@ def test_a_loss_beyond_the_threshold_but_within_chance_is_inconclusive_and_asks_
     verdict = verdict_of(gate, thresholds, evidence(answers=made))
     assert verdict.status == "inconclusive"
     assert "within chance (p = 0." in verdict.message
-    assert "--articles" in verdict.message
+    assert "--quality-articles" in verdict.message
     assert articles_named(verdict) == []
 
 

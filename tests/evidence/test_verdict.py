@@ -80,6 +80,11 @@ def test_headlines_that_are_not_all_the_same_are_said_to_differ() -> None:
     )
 
 
+def test_nearly_all_headlines_are_not_all_of_them() -> None:
+    scores = replace(worse(0.01)["scores"], articles=1000, identical_share=0.997)
+    assert "99.7% of the headlines the same (" in decide([REFERENCE, row("nf4", 3.0, scores=scores)]).sentence
+
+
 def test_another_models_headlines_are_called_so() -> None:
     assert "another model's headlines (" in decide([REFERENCE, row("target", 3.0, **worse(-0.1))]).sentence
 
@@ -114,7 +119,7 @@ def test_where_the_reference_breaks_a_limit_a_row_that_keeps_it_is_deployed_thou
 def test_a_limit_that_was_not_measured_excludes_and_says_so() -> None:
     found = decide([REFERENCE, COMPILED], limited("energy<5J"))
     assert (found.technique, found.candidates) == (None, ())
-    assert found.sentence == "nothing to deploy: no row that could be chosen keeps the limits (energy<5J)"
+    assert found.sentence == "nothing to deploy: the energy of a headline was not measured here, which energy<5J needs"
     assert why(found, "compiled") == "the energy of a headline was not measured here, which energy<5J needs"
 
 
@@ -177,13 +182,13 @@ def test_a_row_that_may_break_a_limit_of_quality_is_neither_excluded_nor_deploye
     found = decide([REFERENCE, COMPILED, faster], limited("nll<+0.02"))
     assert (found.technique, found.candidates) == (None, ("nf4", "compiled"))
     assert "0.010 nats above nll<+0.02, but within chance: " in found.sentence
-    assert "more articles would tell" in found.sentence
+    assert "more articles would tell (--quality-articles " in found.sentence
 
 
 def test_a_limit_that_is_kept_within_chance_only_is_noted() -> None:
     found = decide([REFERENCE, row("nf4", 9.0, 0.5, **worse(0.01, 0.02))], limited("nll<+0.02"))
     assert found.technique == "nf4"
-    assert found.notes == ("nf4: nll<+0.02 is kept, but not for certain: measure more --articles.",)
+    assert found.notes == ("nf4: nll<+0.02 is kept, but not for certain: measure more --quality-articles.",)
 
 
 def test_a_p99_of_few_articles_is_noted() -> None:
@@ -235,6 +240,14 @@ def test_for_memory_the_least_peak_is_preferred_and_then_the_least_weights() -> 
     found = decide([REFERENCE, COMPILED, INT8, row("fp4", 0.5, weights=3)], Budget("memory"))
     assert found.technique == "fp4"
     assert decide([REFERENCE, COMPILED, INT8, row("small", 0.5, peak=200)], Budget("memory")).technique == "small"
+
+
+def test_the_weights_of_a_parallel_row_are_those_of_all_its_ranks_as_its_peak_is() -> None:
+    ranks = Parallel("gloo", (5 * MIB, 5 * MIB), (1, 1), (0.1, 0.1), (0.1, 0.1))
+    split = row("tensor-parallel", 0.2, 0.01, peak=800, weights=5, parallel=ranks)
+    found = decide([REFERENCE, split], limited("weights<9MiB"))
+    assert why(found, "tensor-parallel") == "the weights 10.0 MiB, 1.0 MiB above weights<9MiB"
+    assert states(decide([REFERENCE, split]))["tensor-parallel"] == "not worth it"
 
 
 def test_peaks_that_two_processes_of_one_program_differ_by_decide_nothing() -> None:

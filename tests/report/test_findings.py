@@ -130,6 +130,19 @@ def test_a_job_has_its_rate_its_limit_and_what_it_wins() -> None:
     assert "It is at 25 % of the rate that arithmetic alone would allow." in found
 
 
+def test_what_the_timed_headlines_tell_is_not_lost_where_more_articles_are_judged() -> None:
+    timed = replace(SCORES, near_ties=3, real_differences=1, job_identical_share=0.875)
+    found = section(replace(RECORD, scores=timed, job_scores=replace(SCORES, articles=300)), KV).quality
+    assert "That is on 300 articles." in found
+    assert "Of its 8 timed headlines 3 part from those that it must repeat at a near tie" in found
+    assert "As a job it writes 88 % of the timed headlines with the same tokens." in found
+
+
+def test_what_disturbed_a_row_stands_beside_its_speed() -> None:
+    what = "its GPU was shared with other processes (7)"
+    assert f"Meanwhile {what}." in section(replace(RECORD, disturbances=(what,)), KV).performance
+
+
 def test_drafted_tokens_and_the_row_in_turn_are_told() -> None:
     found = section(SPECULATIVE, KV).performance
     assert "Of 200 drafted tokens 150 were accepted (75 %)." in found
@@ -175,8 +188,10 @@ def test_energy_and_what_slowed_the_device_are_told() -> None:
     ],
 )
 def test_gates_are_told(status: str, said: str) -> None:
-    verdict = Verdict("rouge1", status, 0.9, 0.97, "lost")
-    assert said in section(replace(RECORD, verdicts=[verdict]), KV).quality
+    verdict = Verdict("rouge1", status, 0.9, 0.97, "lost\n  article 3 (-0.2): one became another")
+    told = section(replace(RECORD, verdicts=[verdict]), KV).quality
+    assert said in told
+    assert "article 3" not in told
 
 
 def test_the_reference_is_compared_with_nothing() -> None:

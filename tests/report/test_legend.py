@@ -1,10 +1,11 @@
 """What stands below the table: what it says of the rows that no column can."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from rows import MEASUREMENT, OFFLINE, RECORD, SKIPPED, SPECULATIVE
+from rows import MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, SPECULATIVE
 from tables import legend, text
 
 from udaciheadline.records import BuildInfo, Estimate, Parallel, Record, Throughput
@@ -83,6 +84,17 @@ def test_near_ties_are_told_apart_from_real_differences() -> None:
     line = "pruned: 3 headlines part from those it must repeat at a near tie, as rounding (up to 0.12 nats) explains; "
     assert line + "1 by a real difference." in legend(text(parted)).splitlines()
     assert "near tie" not in text(RECORD)
+
+
+@pytest.mark.parametrize(("loss", "shown"), [(0.03, "pruned 8 (0.030)"), (0.0, "pruned 8"), (math.nan, "pruned 8")])
+def test_a_loss_that_would_be_found_is_named_only_where_there_is_one(loss: float, shown: str) -> None:
+    row = replace(RECORD, scores=replace(SCORES, rouge1_detectable_loss=loss))
+    assert f"found with 80 % power: {shown}." in legend(text(row))
+
+
+def test_what_disturbed_a_row_is_said() -> None:
+    what = "its GPU was slowed down by its temperature for 30% of the time"
+    assert f"pruned: {what}." in legend(text(replace(RECORD, disturbances=(what,)))).splitlines()
 
 
 SPLIT = replace(

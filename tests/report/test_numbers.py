@@ -27,7 +27,10 @@ def test_times_have_three_significant_digits(seconds: float, shown: str) -> None
     assert numbers.milliseconds(seconds) == shown
 
 
-@pytest.mark.parametrize(("value", "shown"), [(0.0641, "6.4 %"), (0.53, "53 %"), (1.0, "100 %"), (0.0, "0 %")])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0641, "6.4 %"), (0.53, "53 %"), (0.996, "99.6 %"), (0.9999, ">99.9 %"), (1.0, "100 %"), (0.0, "0 %")],
+)
 def test_shares_are_percentages(value: float, shown: str) -> None:
     assert numbers.share(value) == shown
 

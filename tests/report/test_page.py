@@ -241,3 +241,19 @@ def test_a_report_that_cannot_be_written_whole_leaves_the_old_one(
         page.write((SKIPPED,), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [page.HTML]
     assert (tmp_path / page.HTML).read_text() == "old"
+
+
+def test_copying_the_description_is_scored_on_the_timed_articles_as_in_the_table() -> None:
+    more = [*ARTICLES, Article("the same", "the same")]
+    assert (
+        page.build(run(), more, parse_budget("", "interactive")).copying
+        == page.build(run(), ARTICLES, parse_budget("", "interactive")).copying
+    )
+
+
+def test_a_note_begins_with_the_technique_as_it_is_called() -> None:
+    budget = parse_budget("p99<1s", "interactive")
+    made = page.build(run(), ARTICLES, budget)
+    assert made.decision.notes
+    for text in (page.html(made), page.markdown(made)):
+        assert all(note.partition(":")[0] + ": p99" in text for note in made.decision.notes)

@@ -113,6 +113,14 @@ def test_the_legend_holds_the_reference_against_the_description() -> None:
     assert "ROUGE-1 of the description is 0.234, of kv-cache 0.500." in lines
 
 
+def test_the_reference_and_the_description_are_scored_on_the_same_articles() -> None:
+    more = replace(
+        REFERENCE, job_scores=replace(SCORES, articles=400, rouge=dict.fromkeys(SCORES.rouge, Estimate(0.9, 0.8, 1.0)))
+    )
+    lines = legend(written(more)).splitlines()
+    assert "ROUGE-1 of the description is 0.234, of kv-cache 0.500 (timed articles)." in lines
+
+
 def test_the_legend_says_on_how_many_articles_quality_is_judged_and_what_loss_they_would_find() -> None:
     more = replace(RECORD, job_scores=replace(SCORES, articles=400, rouge1_detectable_loss=0.012))
     lines = legend(written(REFERENCE, more)).splitlines()

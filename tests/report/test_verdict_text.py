@@ -36,8 +36,8 @@ def test_each_row_that_lost_has_a_line_with_its_state_and_why() -> None:
 
 
 def test_without_a_row_to_deploy_there_is_no_command() -> None:
-    lines = shown(REFERENCE, COMPILED, budget="energy<5J")
-    assert lines[0] == "nothing to deploy: no row that could be chosen keeps the limits (energy<5J)."
+    lines = shown(REFERENCE, COMPILED, budget="weights<1MiB")
+    assert lines[0] == "nothing to deploy: no row that could be chosen keeps the limits (weights<1MiB)."
     assert not any("udaciheadline write" in line for line in lines)
 
 
@@ -55,6 +55,20 @@ def test_the_command_names_what_the_session_was_asked_for_where_it_is_not_the_de
         "udaciheadline write ARTICLES -o HEADLINES.jsonl --technique compiled --model 'my model' --prompt few-shot:3 "
         "--stop none --max-new-tokens 40 --engine compiled"
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "options"),
+    [
+        ("cpu", "float32", ""),
+        ("cpu", "bfloat16", " --dtype bfloat16"),
+        ("cuda", "bfloat16", ""),
+        ("cuda", "float32", " --dtype float32"),
+    ],
+)
+def test_the_command_names_a_dtype_that_the_device_would_not_get(device: str, dtype: str, options: str) -> None:
+    made = command(replace(COMPILED, settings={"model_name": "embedded", "device": device, "dtype": dtype}))
+    assert made.endswith(f"--model embedded{options}")
 
 
 def test_the_command_of_a_technique_of_two_models_names_both() -> None:

@@ -1,5 +1,5 @@
 """Text on its way into tokens and back, by the tokenizer alone: without a model, a device or torch, so that a process
-beside the engine's can do it while the device works (`session/write.py`)."""
+beside the engine's can do it while the device works (`writing/job.py`)."""
 
 import math
 from collections.abc import Sequence

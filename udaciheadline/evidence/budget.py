@@ -124,6 +124,13 @@ def peak_bytes(record: Record) -> int | None:
     return (record.memory.peak_bytes if record.memory else None) or None
 
 
+def weights_bytes(record: Record) -> int | None:
+    """The bytes of its weights, of all ranks together as its peak is; None where it was not built."""
+    if record.parallel is not None:
+        return sum(record.parallel.weights_bytes)
+    return record.build.weights_bytes if record.build else None
+
+
 def size(value: float) -> str:
     """Bytes for a reader."""
     unit, name = (2**30, "GiB") if abs(value) >= 2**30 else (2**20, "MiB") if abs(value) >= 2**20 else (2**10, "KiB")
@@ -170,7 +177,7 @@ METRICS: dict[str, Metric] = {
     "memory": Metric("peak memory", lambda record: point(peak_bytes(record)), _BYTES, size, "memory<4GiB"),
     "weights": Metric(
         "the weights",
-        lambda record: point(record.build.weights_bytes) if record.build else None,
+        lambda record: point(weights_bytes(record)),
         _BYTES,
         size,
         "weights<500MiB",

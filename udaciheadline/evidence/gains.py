@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from udaciheadline.evidence.budget import peak_bytes
+from udaciheadline.evidence.budget import peak_bytes, weights_bytes
 from udaciheadline.evidence.compare import Margins
 from udaciheadline.records import Estimate, Record
 from udaciheadline.techniques import REFERENCE, techniques
@@ -111,14 +111,22 @@ def gains(record: Record, reference: Record | None) -> Gains:
     if reference is not None:
         on_gpu = record.memory is not None and sum(record.memory.device_allocated_peak_bytes) > 0
         spread = _MARGINS.weights if on_gpu else _MARGINS.peak
-        found["peak"] = _smaller(peak_bytes(record), peak_bytes(reference), spread)
-        found["weights"] = _smaller(_weights(record), _weights(reference), 0.0)
+        found["peak"] = _smaller(*like_peaks(record, reference), spread)
+        found["weights"] = _smaller(weights_bytes(record), weights_bytes(reference), 0.0)
     if (s := record.widest_scores) is not None:
         nll, rouge1 = s.nll_difference, s.rouge_difference["rouge1"]
         found["nll"] = _open(Estimate(-nll.value, -nll.high, -nll.low))
         found["rouge1"] = _open(rouge1)
     known = {name: gain for name, gain in found.items() if gain is not None}
     return Gains(record.technique, known, _in_turn(record))
+
+
+def like_peaks(record: Record, reference: Record | None) -> tuple[int | None, int | None]:
+    """The peaks of a row and of the reference in bytes, where they can be compared: that of a row which has jobs only is
+    of a whole job, all others' of one article."""
+    if reference is None or (record.measurement is None) != (reference.measurement is None):
+        return None, None
+    return peak_bytes(record), peak_bytes(reference)
 
 
 def _in_turn(record: Record) -> dict[str, Estimate]:
@@ -158,10 +166,6 @@ def job_ratio(record: Record, reference: Record | None) -> Estimate | None:
         drift = now / then if now > 0 and then > 0 else 1.0
     ratio, spread = ratio * drift, UNPAIRED * max(drift, 1 / drift)
     return Estimate(ratio, ratio / spread, ratio * spread)
-
-
-def _weights(record: Record) -> int | None:
-    return record.build.weights_bytes if record.build else None
 
 
 def _smaller(own: int | None, reference: int | None, spread: float) -> Estimate | None:

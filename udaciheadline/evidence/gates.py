@@ -169,7 +169,7 @@ def _statistical(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     adjusted = holm([p_worse(losses) for _, losses, *_ in tests])
     for (gate, losses, measured, required, within, text), p in zip(tests, adjusted, strict=True):
         verdict = _verdict(gate, within, measured, required, text, _worst(evidence, losses))
-        verdicts.append(_unless_by_chance(verdict, p))
+        verdicts.append(_unless_by_chance(verdict, p, "--quality-articles"))
     return verdicts
 
 
@@ -185,11 +185,12 @@ def _job(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     return [_unless_by_chance(_verdict("job", kept >= least, kept, least, text, worst), p_worse(losses))]
 
 
-def _unless_by_chance(verdict: Verdict, p: float) -> Verdict:
-    """The verdict, where it is a failure that chance makes with probability `p` only if that is little."""
+def _unless_by_chance(verdict: Verdict, p: float, option: str = "--articles") -> Verdict:
+    """The verdict, where it is a failure that chance makes with probability `p` only if that is little; else it names
+    the `option` by which more are measured."""
     if verdict.status != "fail" or not p > LEVEL:
         return verdict
-    message = f"{verdict.message.splitlines()[0]}, but within chance (p = {p:.2f}): measure more --articles"
+    message = f"{verdict.message.splitlines()[0]}, but within chance (p = {p:.2f}): measure more {option}"
     return replace(verdict, status="inconclusive", message=message)
 
 

@@ -223,8 +223,19 @@ class _Rule:
             return "no verdict: no row was measured to its end"
         if self._limited:
             limits = ", ".join(limit.text for limit in self._budget.limits)
+            if unknown := self._measured_nowhere():
+                return f"nothing to deploy: {unknown}"
             return f"nothing to deploy: no row that could be chosen keeps the limits ({limits})"
         return "nothing to deploy: no row that was measured for this goal passes its gates"
+
+    def _measured_nowhere(self) -> str:
+        """Of a limit whose figure no row has, that this is so; nothing where there is none."""
+        rows = [record for record in self._records.values() if record.status == "ok"]
+        for limit in self._budget.limits:
+            found = [held(record, limit) for record in rows]
+            if all(state is Held.NOT_MEASURED for state, _ in found):
+                return found[0][1]
+        return ""
 
     def _notes(self, names: tuple[str, ...]) -> list[str]:
         notes = []
@@ -235,7 +246,7 @@ class _Rule:
                     few = f"{record.measurement.count} articles, and of fewer than {P99_MIN_COUNT}"
                     notes.append(f"{name}: {limit.text} is kept by {few} a p99 has no upper bound.")
                 elif name not in self._doubtful and not certainly_held(record, limit):
-                    notes.append(f"{name}: {limit.text} is kept, but not for certain: measure more --articles.")
+                    notes.append(f"{name}: {limit.text} is kept, but not for certain: measure more --quality-articles.")
             open_ = [v.gate for v in record.verdicts if v.status in ("inconclusive", "not judged")]
             if open_:
                 notes.append(f"{name}: open: {', '.join(open_)}.")

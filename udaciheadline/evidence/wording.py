@@ -3,8 +3,8 @@
 import math
 from collections.abc import Collection, Sequence
 
-from udaciheadline.evidence.budget import METRICS, Limit, peak_bytes, size
-from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains, job_ratio
+from udaciheadline.evidence.budget import METRICS, Limit, peak_bytes, size, weights_bytes
+from udaciheadline.evidence.gains import DECISIVE, WORTH, Gains, job_ratio, like_peaks
 from udaciheadline.evidence.statistics import more_to_tell
 from udaciheadline.records import Estimate, Record
 from udaciheadline.techniques import REFERENCE, techniques
@@ -44,7 +44,7 @@ def not_measured(record: Record, goal: str, has_reference: bool) -> str:
         return "it takes one article at a time" if technique and not technique.batches else "no job of it was measured"
     if not has_reference:
         return f"its memory was held against nothing: add {REFERENCE} to --technique"
-    return "its memory was not measured"
+    return "its peak is that of a whole job" if peak_bytes(record) else "its memory was not measured"
 
 
 def gain(record: Record, goal: str, reference: Record | None) -> str:
@@ -59,20 +59,20 @@ def gain(record: Record, goal: str, reference: Record | None) -> str:
             return f"{ratio(t.speed_up)} times the job of {KV_CACHE} ({rate})"
         times = job_ratio(record, reference)
         return f"about {times.value:.2g} times the job of {KV_CACHE} ({rate}, not in turn with it)" if times else rate
-    peak, weights = peak_bytes(record), record.build.weights_bytes if record.build else None
-    sizes = [f"{size(value)} {what}" for value, what in ((peak, "peak"), (weights, "of weights")) if value]
+    both = (peak_bytes(record), "peak"), (weights_bytes(record), "of weights")
+    sizes = [f"{size(value)} {what}" for value, what in both if value]
     return ", ".join(sizes) + _against(record, reference)
 
 
 def _against(record: Record, reference: Record | None) -> str:
-    own, base = peak_bytes(record), reference and peak_bytes(reference)
+    own, base = like_peaks(record, reference)
     return f" ({_change(own, base)} peak against {KV_CACHE})" if own and base else ""
 
 
 def answer(record: Record, goal: str, reference: Record | None) -> str:
     """What one gets who deploys the row: the gain, what becomes of the headlines, memory, and how many devices."""
     parts = [gain(record, goal, reference), headlines(record)]
-    own, base = peak_bytes(record), reference and peak_bytes(reference)
+    own, base = like_peaks(record, reference)
     if goal == "memory" and record.measurement:
         parts.append(gain(record, "interactive", reference))
     elif own and base:
@@ -96,13 +96,19 @@ def headlines(record: Record) -> str:
         for name, estimate in (("ROUGE-1", rouge1), ("NLL", nll))
         if not math.isnan(estimate.value)
     ]
-    return f"{other or f'{s.identical_share:.0%} of the headlines the same'} ({', '.join(changes)})"
+    return f"{other or f'{share(s.identical_share)} of the headlines the same'} ({', '.join(changes)})"
+
+
+def share(part: float) -> str:
+    """A share of the headlines: all is said only of all."""
+    return f"{part:.0%}" if part == 1 or part < 0.995 else f"{part:.1%}" if part < 0.9995 else ">99.9%"
 
 
 def signed(estimate: Estimate, form: str) -> str:
     """A difference with half its interval."""
     half = (estimate.high - estimate.low) / 2
-    return f"{estimate.value + 0.0:+{form}}" + (f" ±{half:{form}}" if math.isfinite(half) else "")
+    value = round(estimate.value, int(form[1:-1])) + 0.0  # nothing is not less than nothing
+    return f"{value:+{form}}" + (f" ±{half:{form}}" if math.isfinite(half) else "")
 
 
 def pays(record: Record, reference: Record | None, names: Collection[str]) -> str:
@@ -112,11 +118,12 @@ def pays(record: Record, reference: Record | None, names: Collection[str]) -> st
         parts.append(gain(record, "interactive", reference))
     if "rate" in names:
         parts.append(gain(record, "offline", reference))
-    own, base = peak_bytes(record), reference and peak_bytes(reference)
+    own, base = like_peaks(record, reference)
     if "peak" in names and own and base:
         parts.append(f"{_change(own, base)} peak")
-    if "weights" in names and record.build and reference and reference.build:
-        parts.append(f"{_change(record.build.weights_bytes, reference.build.weights_bytes)} of weights")
+    own, base = weights_bytes(record), reference and weights_bytes(reference)
+    if "weights" in names and own and base:
+        parts.append(f"{_change(own, base)} of weights")
     if record.widest_scores and {"nll", "rouge1"} & set(names):
         parts.append(headlines(record))
     figure = gain(record, "interactive", reference) if record.measurement else ""
@@ -159,7 +166,8 @@ def undecided(rows: Sequence[tuple[Record, Gains]], goal: str, doubt: tuple[str,
         estimate = METRICS[limit.metric].of(record)
         assert estimate is not None
         more = more_to_tell(abs(estimate.value - limit.bound), [(estimate.high - estimate.low) / 2], _articles(record))
-        return f"{sentence}: {name}: {words}{_would_tell(more, _articles(record), 'articles', 'that limit')}"
+        would = _would_tell(more, _articles(record), "articles", "that limit", "quality-articles")
+        return f"{sentence}: {name}: {words}{would}"
     name = DECISIVE[goal][0]
     if goal == "memory":
         return f"{sentence}: their peaks differ by no more than those of two processes of one program do"
@@ -200,12 +208,13 @@ def _articles(record: Record) -> int:
     return len(record.per_article.nll) if record.per_article else record.measurement.count if record.measurement else 0
 
 
-def _would_tell(more: int | None, count: int, unit: str, what: str) -> str:
+def _would_tell(more: int | None, count: int, unit: str, what: str, option: str = "") -> str:
+    """`option` is what gives more of the `unit`, where it is not called so."""
     if count < 2:
-        return f": one is too few to tell {what}: give more --{unit}"
+        return f": one is too few to tell {what}: give more --{option or unit}"
     if more is None:
         return f": a hundred times as many {unit} would not tell {what}"
-    return f": {more} more {unit} would tell (--{unit} {count + more})"
+    return f": {more} more {unit} would tell (--{option or unit} {count + more})"
 
 
 def regime(records: Sequence[Record], goal: str) -> str:

@@ -42,7 +42,8 @@ def _sentences(comparison: Comparison) -> list[str]:
     lines += [f"{c.technique}: {c.reason}." for c in found if c.reason]
     if any(change.verdict == BY_CHANCE for change in comparison.changes):
         lines.append(
-            "~: beyond what is allowed, and within chance: measure with more --launches (speed) or --articles (others)."
+            "~: beyond what is allowed, and within chance: measure with more --launches (speed) or "
+            "--quality-articles (others)."
         )
     if unjudged := [change for change in comparison.changes if change.verdict == NOT_JUDGED]:
         reasons = dict.fromkeys(change.reason for change in unjudged)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from udaciheadline.evidence.measure import P99_MIN_COUNT
+from udaciheadline.evidence.wording import share
 from udaciheadline.records import Estimate, Parallel, Record
 from udaciheadline.report.table import COPY_TITLE
 from udaciheadline.techniques import REFERENCE, techniques
@@ -68,14 +69,9 @@ def _row(record: Record) -> list[str]:
     if (s := record.widest_scores) is not None:
         cells["ROUGE-1"] = _number(s.rouge["rouge1"].value, ".3f")
         cells["difference"] = _interval(s.rouge_difference["rouge1"], "+.3f")
-        cells["NLL"], cells["same"] = _number(s.nll.value, ".3f"), _share(s.identical_share)
+        cells["NLL"], cells["same"] = _number(s.nll.value, ".3f"), share(s.identical_share)
     cells["gates"] = _gates(record)
     return _cells(cells)
-
-
-def _share(share: float) -> str:
-    """One is said only of all."""
-    return f"{share:.0%}" if share == 1 or share < 0.995 else f"{share:.1%}" if share < 0.9995 else ">99.9%"
 
 
 def _gates(record: Record) -> str:
@@ -103,13 +99,15 @@ def _launches(records: Sequence[Record]) -> str:
 def _quality(records: Sequence[Record]) -> list[str]:
     """On how many articles the quality of each row was judged, and what a job has to do with it."""
     found = {record.technique: record.widest_scores for record in records if record.widest_scores}
-    counts = ", ".join(f"{name} {s.articles} ({s.rouge1_detectable_loss:.3f})" for name, s in found.items())
+    losses = {name: s.rouge1_detectable_loss for name, s in found.items()}
+    known = {name: f" ({loss:.3f})" for name, loss in losses.items() if 0 < loss < math.inf}  # 0: no headline differs
+    counts = ", ".join(f"{name} {s.articles}{known.get(name, '')}" for name, s in found.items())
     lines = [f"Articles that quality is judged on, and the loss of ROUGE-1 that is found with 80 % power: {counts}."]
     shares = {record.technique: record.scores.job_identical_share for record in records if record.scores}
     lines += [
-        f"{name}: as a job it writes {_share(share)} of the timed headlines with the same tokens."
-        for name, share in shares.items()
-        if share is not None and share < 1
+        f"{name}: as a job it writes {share(part)} of the timed headlines with the same tokens."
+        for name, part in shares.items()
+        if part is not None and part < 1
     ]
     return lines if counts else []
 
@@ -166,13 +164,14 @@ def _legend(records: Sequence[Record]) -> list[str]:
             )
         if record.parallel is not None:
             lines += _ranks(record, record.parallel)
+        lines += [f"{record.technique}: {what}." for what in record.disturbances]
         lines += [f"{record.technique}: not compared with {n}: {why}." for n, why in record.not_compared.items()]
         if record.status == "ok" and (technique := techniques().get(record.technique)) and technique.note:
             lines.append(f"{record.technique}: {technique.note}.")
         if record.build and "sparsity" in record.build.details:
             d = record.build.details
-            share = f"{d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model"
-            lines.append(f"{record.technique}: {share}.")
+            zeros = f"{d['sparsity']:.1%} of the pruned matrices is zero, {d['model_sparsity']:.1%} of the model"
+            lines.append(f"{record.technique}: {zeros}.")
         if record.status != "ok":
             lines.append(f"{record.technique}: {record.status}: {record.reason}.")
         lines += [

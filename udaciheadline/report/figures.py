@@ -92,9 +92,10 @@ def rate_and_memory(records: Sequence[Record]) -> Figure | None:
     return Figure(
         "rate-memory",
         "Offline rate against memory",
-        "All articles as one job. Further up is faster, further left is smaller. Filled and joined: no other row is "
-        f"better on both. Rates are {REFERENCE}'s times the row's ratio to it. Whiskers: the 95 % interval, where its "
-        "jobs were paired with the reference's, and else what two jobs of different minutes may differ by.",
+        "Rates are of all articles as one job; peaks of one article at a time, but of rows that have jobs only. "
+        "Further up is faster, further left is smaller. Filled and joined: no other row is better on both. Rates are "
+        f"{REFERENCE}'s times the row's ratio to it. Whiskers: the 95 % interval, where its jobs were paired with the "
+        "reference's, and else what two jobs of different minutes may differ by.",
         "Scatter plot",
         _fronts(points),
         partial(

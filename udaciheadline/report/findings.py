@@ -62,6 +62,8 @@ def _performance(record: Record) -> Iterator[str]:
     yield from _others(record)
     if record.energy is not None:
         yield from _energy(record.energy)
+    for what in record.disturbances:
+        yield f"Meanwhile {what}."
     if record.parallel is not None:
         yield from _ranks(record.parallel)
 
@@ -161,6 +163,8 @@ def _quality(record: Record) -> Iterator[str]:
     yield f"The true headlines cost it {number(s.nll.value, '.3f')} nats a token. That is on {s.articles} articles."
     if record.technique != REFERENCE:
         yield from _differences(s)
+    if record.scores is not None:
+        yield from _timed(record.scores)
     yield from _gates(record)
 
 
@@ -183,17 +187,23 @@ def _differences(s: Scores) -> Iterator[str]:
         yield f"Every headline has the tokens of {REFERENCE}."
     else:
         yield f"{share(s.identical_share)} of the headlines have the tokens of {REFERENCE}."
+
+
+def _timed(s: Scores) -> Iterator[str]:
+    """What only the timed headlines tell, on however many more quality is judged."""
     if s.near_ties is not None and s.real_differences is not None and s.near_ties + s.real_differences:
         yield (
-            f"Of those that part from what it must repeat, {s.near_ties} do at a near tie, as rounding makes them, and "
-            f"{s.real_differences} do not."
+            f"Of its {s.articles} timed headlines {s.near_ties} part from those that it must repeat at a near tie, as "
+            f"rounding makes them, and {s.real_differences} by a real difference."
         )
+    if s.job_identical_share is not None and s.job_identical_share < 1:
+        yield f"As a job it writes {share(s.job_identical_share)} of the timed headlines with the same tokens."
 
 
 def _gates(record: Record) -> Iterator[str]:
     for verdict in record.verdicts:
         if verdict.status == "fail":
-            yield f"Its gate {verdict.gate} fails: {verdict.message.rstrip('.')}."
+            yield f"Its gate {verdict.gate} fails: {verdict.message.splitlines()[0].rstrip('.')}."
     if unsure := [v.gate for v in record.verdicts if v.status == "inconclusive"]:
         yield f"Beyond a threshold, but within chance: {', '.join(unsure)}."
     if record.verdicts and all(verdict.status == "pass" for verdict in record.verdicts):

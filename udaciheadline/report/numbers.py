@@ -39,7 +39,9 @@ def mebibytes(count: float) -> str:
 
 
 def share(value: float) -> str:
-    """As a percentage: one decimal place below 10 %."""
+    """As a percentage: one decimal place below 10 %, and where rounding would make it all."""
+    if 0.995 <= value < 1:
+        return f"{number(100 * value, '.1f')} %" if value < 0.9995 else ">99.9 %"
     return f"{number(100 * value, '.1f' if 0 < abs(value) < 0.0995 else '.0f')} %"
 
 

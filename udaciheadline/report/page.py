@@ -115,7 +115,7 @@ def build(records: Sequence[Record], articles: Sequence[Article] | None, budget:
         figures=[figure for make in (*planes, figures.quality) if (figure := make(records))],
         stories=headlines.stories(records, articles),
         has_articles=articles is not None,
-        copying=_copying(articles) if articles else None,
+        copying=_copying(_timed(articles, first)) if articles else None,
         hardware=[f for f in (figures.limits(records), *figures.timelines(records)) if f],
         sections=[findings.section(record, reference) for record in records if record.status != "skipped"],
         skipped=[(r.technique, r.status, r.reason) for r in records if r.status != "ok"],
@@ -178,6 +178,12 @@ def _in_markdown(value: Any) -> Any:
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def _timed(articles: Sequence[Article], record: Record) -> Sequence[Article]:
+    """The articles of a row that were timed come first: of these the table and `results.csv` say the same."""
+    count = record.settings.get("articles")
+    return articles[:count] if isinstance(count, int) else articles
+
+
 def _copying(articles: Sequence[Article]) -> Estimate:
     """ROUGE-1 of copying the description unchanged."""
     scores = quality.rouge([a.short_description for a in articles], [a.headline for a in articles])
@@ -185,7 +191,7 @@ def _copying(articles: Sequence[Article]) -> Estimate:
 
 
 def _sentence(text: str) -> str:
-    """With a capital letter and a full stop, unless it begins with a technique's name or ends with another sign."""
+    """With a capital letter and a full stop, unless it ends with another sign."""
     return text[:1].upper() + text[1:] + "." * (text[-1:] not in ".?!")
 
 

@@ -80,7 +80,7 @@ def _difference(estimate: Estimate) -> str:
 def _change(value: float) -> str:
     if math.isnan(value):
         return "-"
-    shown = f"{value + 0.0:+.3f}" if abs(value) < 9.9995 else f"{value:+.1e}"
+    shown = f"{round(value, 3) + 0.0:+.3f}" if abs(value) < 9.9995 else f"{value:+.1e}"
     return shown.replace("+0.", "+.").replace("-0.", "-.")
 
 
@@ -104,22 +104,27 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
         where = "allocated on all GPUs" if on_gpu else "resident memory of the process, libraries included"
         lines.append(f"peak: {where}.")
     if any(record.widest_scores for record in records):
-        lines += _quality({r.technique: r.widest_scores for r in records if r.widest_scores}, copy_rouge["rouge1"])
+        lines += _quality([record.widest_scores for record in records if record.widest_scores])
+        lines += _copying(records, copy_rouge["rouge1"])
     lines.append("slower: behind in what --goal prefers. All figures: --details, or results.csv.")
     return lines
 
 
-def _quality(scores: Mapping[str, Scores], copied: Estimate) -> list[str]:
-    """On how many articles it was judged, what those would find, and what ROUGE-1 is had for no work at all."""
-    line = f"ROUGE-1, NLL: against {REFERENCE}, n = {_span([s.articles for s in scores.values()])}"
-    losses = [s.rouge1_detectable_loss for s in scores.values() if 0 < s.rouge1_detectable_loss < math.inf]
-    lines = [line + (f"; a loss of {max(losses):.3f} ROUGE-1 is found (80 % power)." if losses else ".")]
-    if not math.isnan(copied.value):
-        lines.append(f"ROUGE-1 of the description is {copied.value:.3f}")
-        if REFERENCE in scores:
-            lines[-1] += f", of {REFERENCE} {scores[REFERENCE].rouge['rouge1'].value:.3f}"
-        lines[-1] += "."
-    return lines
+def _quality(scores: Sequence[Scores]) -> list[str]:
+    """On how many articles it was judged, and what those would find."""
+    line = f"ROUGE-1, NLL: against {REFERENCE}, n = {_span([s.articles for s in scores])}"
+    losses = [s.rouge1_detectable_loss for s in scores if 0 < s.rouge1_detectable_loss < math.inf]
+    return [line + (f"; a loss of {max(losses):.3f} ROUGE-1 is found (80 % power)." if losses else ".")]
+
+
+def _copying(records: Sequence[Record], copied: Estimate) -> list[str]:
+    """What ROUGE-1 is had for no work at all, beside the reference's on the same articles: those that are timed."""
+    if math.isnan(copied.value):
+        return []
+    line = f"ROUGE-1 of the description is {copied.value:.3f}"
+    own = next((record.scores for record in records if record.technique == REFERENCE and record.scores), None)
+    line += f", of {REFERENCE} {own.rouge['rouge1'].value:.3f}" if own else ""
+    return [line + (" (timed articles)." if any(record.job_scores for record in records) else ".")]
 
 
 def _span(counts: Sequence[int]) -> str:

@@ -48,6 +48,9 @@ def command(record: Record) -> str:
     for name, default in _DEFAULTS:
         if settings.get(name, default) != default:
             options += [f"--{name.replace('_', '-')}", str(settings[name])]
+    usual = "bfloat16" if settings.get("device") == "cuda" else "float32"
+    if (dtype := settings.get("dtype", usual)) != usual:
+        options += ["--dtype", str(dtype)]
     if technique and technique.parallel:
         options += ["--ranks", str(settings.get("ranks", 2))]
     return shlex.join(["udaciheadline", "write", "ARTICLES", "-o", "HEADLINES.jsonl", *options])

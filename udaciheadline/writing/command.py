@@ -135,7 +135,8 @@ def _technique(option: Any, spec: EngineSpec) -> Technique:
 
 
 def _deployed(option: Any, spec: EngineSpec) -> str:
-    """The technique that the last run tells to deploy for jobs; a run of another model, device or dtype tells nothing.
+    """The technique that the last run tells to deploy for jobs; a run of another model, engine, device or dtype tells
+    nothing.
     Raises UsageError."""
     mend = "measure with `pytest bench`, or name one with --technique"
     try:
@@ -145,6 +146,9 @@ def _deployed(option: Any, spec: EngineSpec) -> str:
     settings, run = records[0].settings, records[0].run
     for name, key, value in (
         ("--model", "model_name", option.model),
+        ("--target", "target_name", option.target or (models.EMBEDDED if option.model == models.EMBEDDED else "")),
+        ("--draft", "draft_name", option.draft or option.model),
+        ("--engine", "engine", spec.engine),
         ("--device", "device", spec.device),
         ("--dtype", "dtype", spec.dtype),
     ):
