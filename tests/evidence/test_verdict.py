@@ -215,10 +215,19 @@ def job(name: str, rate: float, speed_up: Estimate | None = None) -> Record:
 
 def test_for_a_job_the_paired_rate_decides() -> None:
     found = decide([job("kv-cache", 276), job("compiled-batch", 243, Estimate(1.32, 1.12, 1.52))], Budget("offline"))
-    assert found.sentence == (
-        "deploy compiled-batch: 1.32 ±0.20 times the job of the KV cache (243 headlines/s), same headlines, +0.0 KiB"
-    )
+    expected = "deploy compiled-batch: 1.32 ±0.20 times the job of the KV cache (243 headlines/s), same headlines"
+    assert found.sentence == expected
     assert "a job of 8 articles" in found.regime
+
+
+def test_the_peak_of_a_job_is_not_held_against_that_of_one_article() -> None:
+    offline = job("compiled-batch", 900, Estimate(3.0, 2.9, 3.1))
+    assert decide([REFERENCE, offline], Budget("offline")).sentence.endswith("same headlines")
+    found = decide([REFERENCE, offline], Budget("memory"))
+    assert (states(found)["compiled-batch"], why(found, "compiled-batch")) == (
+        "excluded",
+        "its peak is that of a whole job",
+    )
 
 
 def test_rates_that_were_not_measured_in_turn_decide_only_where_they_are_far_apart() -> None:

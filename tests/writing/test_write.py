@@ -271,7 +271,14 @@ def test_a_token_reaches_neither_the_file_nor_the_terminal(
 
 def measured(*records: Record, **settings: Any) -> None:
     """Leaves a run of these rows in the folder of results."""
-    fits = {"model_name": "embedded", "engine": "transformers", "device": "cpu", "dtype": "float32"} | settings
+    fits = {
+        "model_name": "embedded",
+        "target_name": "embedded",
+        "draft_name": "embedded",
+        "engine": "transformers",
+        "device": "cpu",
+        "dtype": "float32",
+    } | settings
     store = Store(Path("results"))
     for record in records:
         store.append(replace(record, settings=record.settings | fits))
@@ -303,6 +310,7 @@ def test_a_run_that_decides_nothing_asks_for_a_technique(write: Write, run: Run)
     ("settings", "message"),
     [
         ({"model_name": "smollm2-135m"}, "has --model smollm2-135m and tells nothing of embedded"),
+        ({"target_name": "larger"}, "has --target larger and tells nothing of embedded"),
         ({"engine": "compiled"}, "has --engine compiled and tells nothing of transformers"),
         ({"device": "cuda"}, "has --device cuda and tells nothing of cpu"),
         ({"dtype": "bfloat16"}, "has --dtype bfloat16 and tells nothing of float32"),

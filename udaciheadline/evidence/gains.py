@@ -122,8 +122,8 @@ def gains(record: Record, reference: Record | None) -> Gains:
 
 
 def like_peaks(record: Record, reference: Record | None) -> tuple[int | None, int | None]:
-    """The peaks of a row and of the reference in bytes, where they can be compared: that of a row which has jobs only is
-    of a whole job, all others' of one article."""
+    """The peaks of a row and of the reference in bytes, where they can be compared: that of a row which has jobs only
+    is of a whole job, all others' of one article."""
     if reference is None or (record.measurement is None) != (reference.measurement is None):
         return None, None
     return peak_bytes(record), peak_bytes(reference)

@@ -121,9 +121,9 @@ def pays(record: Record, reference: Record | None, names: Collection[str]) -> st
     own, base = like_peaks(record, reference)
     if "peak" in names and own and base:
         parts.append(f"{_change(own, base)} peak")
-    own, base = weights_bytes(record), reference and weights_bytes(reference)
-    if "weights" in names and own and base:
-        parts.append(f"{_change(own, base)} of weights")
+    weighs, weighed = weights_bytes(record), reference and weights_bytes(reference)
+    if "weights" in names and weighs and weighed:
+        parts.append(f"{_change(weighs, weighed)} of weights")
     if record.widest_scores and {"nll", "rouge1"} & set(names):
         parts.append(headlines(record))
     figure = gain(record, "interactive", reference) if record.measurement else ""
