@@ -1,11 +1,9 @@
 """One technique while it is measured: its engine, the timed rounds, memory, quality, and the record in the end."""
 
 import contextlib
-import itertools
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +16,22 @@ from udaciheadline.records import (
     Generation,
     Measurement,
     Memory,
-    Parallel,
     PerArticle,
     Record,
     Scores,
     Throughput,
-    Timeline,
-    UsageError,
     Verdict,
 )
-from udaciheadline.report.timeline import write_profile
 from udaciheadline.session.jobs import Jobs
+from udaciheadline.session.passes import FEW_ARTICLES, Passes
 from udaciheadline.session.rounds import Rounds
 from udaciheadline.session.run import Answered, Run
 from udaciheadline.session.scoring import Scoring
 from udaciheadline.session.wide import Wide
 from udaciheadline.techniques import REFERENCE, Technique
-from udaciheadline.workers import power
 from udaciheadline.workers.nvml import Watch, watching
 from udaciheadline.workers.worker import Worker, WorkerError
 
-FEW_ARTICLES = 3  # for what is measured in a pass of its own, and however little time there is
 WARM_UP_SHARE = 0.3  # of a row's time is over, where there is a limit, when warming up ends
 ROUNDS_SHARE = 0.6  # of a row's time, where there is a limit: jobs, memory and likelihood need the rest
 
@@ -66,14 +59,11 @@ class Row:
         self._watch: Watch | None = None
         self._worker: Worker | None = None
         self._build_seconds = math.nan  # the first worker's: a later one finds what that has compiled
-        self._memory: Memory | None = None
-        self._parallel: Parallel | None = None
-        self._timeline: Timeline | None = None
-        self._energy: Energy | None = None
         self._jobs = Jobs(run, technique, self._generate, lambda: self.prompts, self._relaunch)
         if math.isfinite(self._seconds):
             self._jobs.launches = 1
         self._throughput: Throughput | None = None
+        self._passes = Passes(run, technique, self._jobs, lambda: self.prompts, self._ask_all, self._generate)
         self._scoring = Scoring(run, technique, self._ask_all)
         self._wide = Wide(run, technique, self._jobs, self._ask_all)
         self._verdicts: list[Verdict] | None = None
@@ -169,37 +159,23 @@ class Row:
     # -- what else is measured ---------------------------------------------------------------------------------------
 
     def measure_memory(self) -> Memory:
-        """The peaks in a pass of their own: over the article with the longest prompt, or a whole offline job."""
+        """The peaks in a pass of their own; see `Passes`."""
         self.check()
-        if self._memory is None:
-            self.run.progress(self.technique.name, "memory", 0, 1)
-            with self._guarded():
-                longest = [self.prompts[self._ask_all("warm_up", self.prompts)[0][0]]]
-                self._ask_all("reset_memory")
-                for prompts in self._asked(longest):
-                    size = self.batch_size if self.technique.offline else None
-                    self.run.useful_seconds += self._generate(prompts, size)[0].seconds
-                peaks = self._ask_all("peak_memory")
-                self._memory = measure.together(peaks)
-                if len(peaks) > 1:
-                    jobs = (self.prompts[:FEW_ARTICLES],), (self.prompts, self._jobs.likely_size)
-                    shares = [self._ask_all("communication_share", *job) for job in jobs]
-                    self._parallel = measure.parallel(self.run.spec.device, self._ask_all("info"), peaks, *shares)
-        return self._memory
+        with self._guarded():
+            return self._passes.memory()
 
     def measure_energy(self) -> Energy | None:
-        """Joules a headline in a pass of its own, one article after the other or whole offline jobs; None where this
-        machine counts none, or several hosts have a part in it."""
+        """Joules a headline in a pass of its own; see `Passes`."""
         self.check()
-        ranks = self.technique.ranks(self.run.spec)
-        with power.meter(self.run.spec.device, ranks) as meter, self._guarded():
-            if meter is not None and self.run.one_machine and self._energy is None:
-                self.run.progress(self.technique.name, "energy", 0, 1)
-                size = self._jobs.size if self.technique.offline else None
-                jobs = itertools.cycle(self._asked(self.prompts))
-                self._energy = power.spent(meter, lambda: len(self._generate(next(jobs), size)))
-                self.run.useful_seconds += self._energy.seconds
-        return self._energy
+        with self._guarded():
+            return self._passes.energy()
+
+    def profile(self, folder: Path) -> tuple[Path, Path]:
+        """Writes a trace and a table to `folder`; their paths; see `Passes`. Where they cannot be written, the row goes
+        on."""
+        self.check()
+        with self._guarded():
+            return self._passes.profile(folder)
 
     def play_job(self, batch_size: int) -> float:
         """Generates all headlines as one job, `batch_size` at a time; seconds."""
@@ -234,28 +210,6 @@ class Row:
             limits = self.run.limits()
         self._throughput = self._jobs.throughput(seconds, self.info, limits)
         return self._throughput
-
-    def profile(self, folder: Path) -> tuple[Path, Path]:
-        """Writes a Chrome trace of a few articles and the table of the top operators to `folder`; their paths. Of a
-        parallel row, all articles as a job are in them too, and each other rank has a trace of its own beside it.
-        Raises UsageError where they cannot be written; the row goes on."""
-        self.check()
-        self.run.progress(self.technique.name, "profiling", 0, 1)
-        trace, table = (folder.resolve() / f"{self.technique.name}{ending}" for ending in (".json.gz", ".txt"))
-        jobs = self._asked(self.prompts[:FEW_ARTICLES])
-        with self._guarded():
-            if self.technique.parallel:
-                jobs.append(self.prompts)
-            found = self._ask_all("profile", jobs, self._jobs.likely_size, str(trace))
-        profiles, spans, unwritten = zip(*found, strict=True)
-        if reason := next(filter(None, unwritten), ""):
-            raise UsageError(reason)
-        try:
-            found = list(zip(profiles, spans, strict=True))
-            self._timeline = write_profile(table, found, one_clock=self.run.one_machine)
-        except OSError as error:
-            raise UsageError(f"{table}: the profile cannot be written ({error.strerror})") from None
-        return trace, table
 
     # -- quality -----------------------------------------------------------------------------------------------------
 
@@ -339,9 +293,9 @@ class Row:
             speed_up_over=over,
             not_compared=self._rounds.not_compared if measurement else {},
             throughput=self._throughput,
-            memory=self._memory,
-            energy=self._energy,
-            parallel=self._parallel and replace(self._parallel, timeline=self._timeline),
+            memory=self._passes.peaks,
+            energy=self._passes.spent,
+            parallel=self._passes.parallel,
             scores=scores[0],
             job_scores=scores[1],
             per_article=per_article,
@@ -363,10 +317,6 @@ class Row:
             limits = self.run.limits()
         limit = measure.limit_seconds(self.info, self.generations, limits)
         return measure.summarise(self.generations, self.reference_generations, limit, self._rounds.launches)
-
-    def _asked(self, prompts: list[str]) -> list[list[str]]:
-        """These prompts one by one; for an offline row, all of the session's as one job."""
-        return [self.prompts] if self.technique.offline else [[prompt] for prompt in prompts]
 
     def _generate(self, *job: Any) -> list[Generation]:
         """The worker's headlines. A rank that has not written the same as the first is no part of its model."""
