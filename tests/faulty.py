@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from torch import distributed
 
-from udaciheadline.records import Engine, EngineSpec, Generation, Unsupported, UsageError
+from udaciheadline.engines import Engine
+from udaciheadline.records import EngineSpec, Generation, Unsupported, UsageError
 from udaciheadline.techniques import Technique, techniques
 from udaciheadline.techniques.cache import build_kv_cache
 

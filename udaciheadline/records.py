@@ -1,7 +1,6 @@
 """The types that everything passes on. Imports neither torch nor pytest; units are in the field names."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 
 class UsageError(Exception):
@@ -317,50 +316,11 @@ class Record:
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
+    def open_gates(self) -> list[str]:
+        """Those that neither passed nor failed."""
+        return [verdict.gate for verdict in self.verdicts if verdict.status in ("inconclusive", "not judged")]
+
+    @property
     def widest_scores(self) -> Scores | None:
         """Those of the most articles."""
         return self.job_scores or self.scores
-
-
-class Texts(Protocol):
-    """What an engine says of texts that it need not have written. See `engines/texts.py`."""
-
-    limit: Any
-    """The longest text that it takes, an `engines.codec.Limit`."""
-
-    def check(self, prompts: list[str], completions: list[str]) -> None:
-        """Raises UsageError where one of these is too long for the engine."""
-
-    def fitting(self, prompts: list[str], completions: list[str]) -> int:
-        """How many of the first of these come before one that is too long."""
-
-    def likelihood(self, prompts: list[str], completions: list[str]) -> list[float]:
-        """Mean negative log-likelihood per token, in nats, of each completion after its prompt (teacher-forced)."""
-
-    def preferences(self, prompts: list[str], tokens: list[list[int]], others: list[int]) -> list[float]:
-        """How many nats likelier the last of each text's new tokens is than the other one, in its place."""
-
-    def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
-        """How far another batch shape moves such a preference, in nats, at most."""
-
-
-class Engine(Protocol):
-    """A model that generates headlines. See `engines/`."""
-
-    info: BuildInfo
-
-    @property
-    def texts(self) -> Texts:
-        """What it says of texts."""
-
-    def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
-        """Generates greedily for all prompts, `batch_size` at a time (default: all at once)."""
-
-    def generate_from(self, prompts: list[list[int]], batch_size: int | None = None) -> list[Generation]:
-        """The same from prompts in tokens, without the headlines' texts: another process has the tokenizer."""
-
-    def warm_up(self, prompts: list[str]) -> list[int]:
-        """Those of these prompts that it must have answered before its times are those of an engine that runs."""
-
-    def close(self) -> None:
-        """Drops the model."""

@@ -20,7 +20,8 @@ from udaciheadline.checkpoints.division import Share
 from udaciheadline.checkpoints.models import load_model
 from udaciheadline.data import newswire
 from udaciheadline.data.prompts import prompt_for
-from udaciheadline.records import BuildInfo, Engine, EngineSpec, Unsupported
+from udaciheadline.engines import Engine
+from udaciheadline.records import BuildInfo, EngineSpec, Unsupported
 from udaciheadline.techniques import techniques
 from udaciheadline.workers.worker import Worker
 

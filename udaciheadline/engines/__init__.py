@@ -1,4 +1,4 @@
-"""How tokens come out of a model, behind one small interface: `udaciheadline.records.Engine`.
+"""How tokens come out of a model, behind one small interface: `Engine`.
 
 Others use `build_engine` and `ENGINES`, or an engine itself: `transformers`, what a user has today, or `compiled`,
 where launches and Python are gone. `device` is the clock, the memory and the limits of what they run on, `codec` the
@@ -7,9 +7,10 @@ way from text to tokens and back, without a model.
 
 from typing import Any
 
-from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.engines.interface import Engine
+from udaciheadline.records import EngineSpec
 
-__all__ = ["ENGINES", "build_engine", "codec", "compiled", "device", "transformers"]
+__all__ = ["ENGINES", "Engine", "build_engine", "codec", "compiled", "device", "transformers"]
 
 ENGINES = ("transformers", "compiled")
 

@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.engines import Engine
+from udaciheadline.records import EngineSpec
 
 REFERENCE = "kv-cache"
 """The technique that every other one is paired with, article by article."""

@@ -12,7 +12,8 @@ The notebook's "Baseline" is the run without the cache. The cache is the referen
 deploys without it.
 """
 
-from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.engines import Engine
+from udaciheadline.records import EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
 

@@ -17,7 +17,8 @@ a build: compiling takes a quarter to half a minute, which a process that writes
 CPU the same holds with other words: not launches but the dispatch of small operations is what the compiler takes away.
 """
 
-from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.engines import Engine
+from udaciheadline.records import EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 from udaciheadline.techniques.cache import build
 

@@ -8,7 +8,8 @@ tensors between layers, and the copies.
 The notebook called this both tensor and pipeline parallelism. It is one process, and neither.
 """
 
-from udaciheadline.records import Engine, EngineSpec, Unsupported
+from udaciheadline.engines import Engine
+from udaciheadline.records import EngineSpec, Unsupported
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
 

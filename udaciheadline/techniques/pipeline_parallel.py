@@ -20,7 +20,8 @@ The notebook's row of this name is `layer-placement`.
 from typing import Any
 
 from udaciheadline.checkpoints.division import head_dim, stages
-from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.engines import Engine
+from udaciheadline.records import EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
 PROMPT_TOKENS = 60  # of an article, about, where layers are divided

@@ -13,8 +13,8 @@ because people try it, and to show that an honest measurement finds nothing.
 import re
 from typing import Any
 
-from udaciheadline.engines import ENGINES, build_engine
-from udaciheadline.records import Engine, EngineSpec, Unsupported
+from udaciheadline.engines import ENGINES, Engine, build_engine
+from udaciheadline.records import EngineSpec, Unsupported
 from udaciheadline.techniques._technique import Technique
 
 AMOUNT = 0.5

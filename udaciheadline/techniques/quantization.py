@@ -19,7 +19,8 @@ families bitsandbytes knows no layer, and its kernels do not take every shape: s
 from functools import partial
 from typing import Any
 
-from udaciheadline.records import Engine, EngineSpec, Unsupported
+from udaciheadline.engines import Engine
+from udaciheadline.records import EngineSpec, Unsupported
 from udaciheadline.techniques._technique import Technique
 
 

@@ -16,8 +16,8 @@ The honest comparison is the target alone, with the same prompt, length and extr
 
 from typing import Any
 
-from udaciheadline.engines import ENGINES, build_engine
-from udaciheadline.records import Engine, EngineSpec, Unsupported, UsageError
+from udaciheadline.engines import ENGINES, Engine, build_engine
+from udaciheadline.records import EngineSpec, Unsupported, UsageError
 from udaciheadline.techniques._technique import Technique
 
 DRAFT_TOKENS = 5

@@ -21,8 +21,8 @@ The notebook's row of this name placed whole layers on devices, which is somethi
 """
 
 from udaciheadline.checkpoints.division import Share
-from udaciheadline.engines import ENGINES
-from udaciheadline.records import Engine, EngineSpec
+from udaciheadline.engines import ENGINES, Engine
+from udaciheadline.records import EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
 
