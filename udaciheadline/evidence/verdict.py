@@ -247,7 +247,6 @@ class _Rule:
                     notes.append(f"{name}: {limit.text} is kept by {few} a p99 has no upper bound.")
                 elif name not in self._doubtful and not certainly_held(record, limit):
                     notes.append(f"{name}: {limit.text} is kept, but not for certain: measure more --quality-articles.")
-            open_ = [v.gate for v in record.verdicts if v.status in ("inconclusive", "not judged")]
-            if open_:
-                notes.append(f"{name}: open: {', '.join(open_)}.")
+            if record.open_gates:
+                notes.append(f"{name}: open: {', '.join(record.open_gates)}.")
         return notes

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from udaciheadline.evidence.measure import P99_MIN_COUNT
 from udaciheadline.evidence.wording import share
 from udaciheadline.records import Estimate, Parallel, Record
-from udaciheadline.report.table import COPY_TITLE
+from udaciheadline.report.table import COPY_TITLE, span
 from udaciheadline.techniques import REFERENCE, techniques
 
 _COLUMNS: tuple[tuple[str, str], ...] = (
@@ -80,8 +80,7 @@ def _gates(record: Record) -> str:
     failed = [v.gate for v in record.verdicts if v.status == "fail"]
     if failed:
         return "FAIL " + ",".join(failed)
-    open_ = [v.gate for v in record.verdicts if v.status in ("inconclusive", "not judged")]
-    return "~ " + ",".join(open_) if open_ else "pass"
+    return "~ " + ",".join(record.open_gates) if record.open_gates else "pass"
 
 
 def _launches(records: Sequence[Record]) -> str:
@@ -116,8 +115,7 @@ def _legend(records: Sequence[Record]) -> list[str]:
     lines = []
     measured = [record.measurement for record in records if record.measurement]
     if measured:
-        counts = sorted({measurement.count for measurement in measured})
-        n = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        n = span([measurement.count for measurement in measured])
         lines.append(
             f"n = {n} articles, one a round. x {REFERENCE}, x baseline: speed-up, paired article by "
             f"article with the reference ({REFERENCE}); above 1 is faster. Difference: ROUGE-1 against the reference, "

@@ -89,7 +89,7 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
     lines = []
     measured = {record.technique: record.measurement for record in records if record.measurement}
     if measured:
-        n = _span([measurement.count for measurement in measured.values()])
+        n = span([measurement.count for measurement in measured.values()])
         star = "" if all(m.p99_is_reliable for m in measured.values()) else f" *: of fewer than {P99_MIN_COUNT} values."
         lines.append(f"avg, p99: of a headline, one article at a time, n = {n}.{star}")
         alone = sum(measurement.launches == 1 for measurement in measured.values())
@@ -112,7 +112,7 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
 
 def _quality(scores: Sequence[Scores]) -> list[str]:
     """On how many articles it was judged, and what those would find."""
-    line = f"ROUGE-1, NLL: against {REFERENCE}, n = {_span([s.articles for s in scores])}"
+    line = f"ROUGE-1, NLL: against {REFERENCE}, n = {span([s.articles for s in scores])}"
     losses = [s.rouge1_detectable_loss for s in scores if 0 < s.rouge1_detectable_loss < math.inf]
     return [line + (f"; a loss of {max(losses):.3f} ROUGE-1 is found (80 % power)." if losses else ".")]
 
@@ -127,7 +127,8 @@ def _copying(records: Sequence[Record], copied: Estimate) -> list[str]:
     return [line + (" (timed articles)." if any(record.job_scores for record in records) else ".")]
 
 
-def _span(counts: Sequence[int]) -> str:
+def span(counts: Sequence[int]) -> str:
+    """The least and the most of them."""
     least, most = min(counts), max(counts)
     return f"{least}" if least == most else f"{least} to {most}"
 
@@ -142,11 +143,7 @@ def _findings(records: Sequence[Record], paint: Paint) -> list[str]:
         lines += [f"{record.technique}: {what}." for what in record.disturbances]
         failed = [verdict for verdict in record.verdicts if verdict.status == "fail"]
         lines += [paint(f"{record.technique}: {v.gate}: fail: {v.message.splitlines()[0]}", "red") for v in failed]
-    open_ = [
-        f"{record.technique} {', '.join(gates)}"
-        for record in records
-        if (gates := [v.gate for v in record.verdicts if v.status in ("inconclusive", "not judged")])
-    ]
+    open_ = [f"{record.technique} {', '.join(record.open_gates)}" for record in records if record.open_gates]
     if open_:
         lines.append(f"Gates that are open (~, why: --details): {'; '.join(open_)}.")
     skipped: dict[str, list[str]] = {}

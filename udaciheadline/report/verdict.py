@@ -22,7 +22,8 @@ def text(decision: Decision, records: Sequence[Record], paint: Paint = plain) ->
     if chosen is not None:
         python = lines_of_python(chosen)
         lines += ["", f"    {command(chosen)}", *[""] * bool(python), *(f"    {line}" for line in python), ""]
-    others = [s for s in decision.standings if s.technique != decision.technique and not _is_skipped(s.why, s.state)]
+    told = {record.technique for record in records if record.status == "skipped"}  # in one line of the table
+    others = [s for s in decision.standings if s.technique not in {decision.technique, *told}]
     if others:
         name, state = (max(map(len, column)) for column in zip(*((s.technique, s.state) for s in others), strict=True))
         lines += [""] if chosen is None else []
@@ -86,8 +87,3 @@ def _placed(loaded: str, device: str) -> str:
 
 def _is_loaded_by_name(model: str) -> bool:
     return bool(model) and not model.startswith("shape:") and Path(model).suffix != ".gguf"
-
-
-def _is_skipped(why: str, state: str) -> bool:
-    """The table has these in one line."""
-    return state == "not run" and why.startswith("skipped")
