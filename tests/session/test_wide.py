@@ -165,3 +165,13 @@ def test_a_row_that_stands_in_for_another_is_judged_by_what_that_wrote_of_the_ar
     measured(row)
     found = {verdict.gate: verdict for verdict in row.verdicts()}
     assert found["rouge1"].measured == 1.0
+
+
+def test_whether_rouge_can_judge_is_asked_of_all_articles_together(worker: type[FakeWorker]) -> None:
+    row = row_of(ONLINE, articles=8, further=4)
+    row.run.quality_articles = 12
+    thai = [replace(article, headline="ข่าว") for article in row.run.all_articles[8:]]
+    row.run.all_articles = (*row.run.all_articles[:8], *thai)
+    _, wide = scores(measured(row))
+    assert wide is not None
+    assert not math.isnan(wide.rouge["rouge1"].value)

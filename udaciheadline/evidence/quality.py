@@ -46,11 +46,6 @@ class Answers:
         rouge = {kind: values[:count] for kind, values in self.rouge.items()}
         return Answers(self.generations[:count], rouge, self.nll[:count])
 
-    def __add__(self, others: "Answers") -> "Answers":
-        """These and then those to other articles."""
-        rouge = {kind: values + others.rouge[kind] for kind, values in self.rouge.items()}
-        return Answers(self.generations + others.generations, rouge, self.nll + others.nll)
-
 
 def first_difference(tokens: Sequence[int], other: Sequence[int]) -> int | None:
     """The first position at which two token sequences differ, None where they are the same."""

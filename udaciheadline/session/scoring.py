@@ -58,11 +58,11 @@ class Scoring:
         if wide.timed:
             self.job = self._scored(wide.timed, own.nll)
         if wide.further:
-            first, count = len(self._run.articles), len(wide.further)
-            theirs, nll = self._run.reference_further(count)
-            self.wide = (
-                (self.job or own) + self._scored(wide.further, wide.nll, first),
-                reference + self._scored(theirs, nll, first),
+            theirs, nll = self._run.reference_further(len(wide.further))
+            first = (self.job or own).generations
+            self.wide = (  # all together: whether ROUGE can judge them is said of all
+                self._scored([*first, *wide.further], own.nll + wide.nll),
+                self._scored([*reference.generations, *theirs], reference.nll + nll),
             )
 
     def scores(self) -> tuple[Scores, Scores | None]:
@@ -75,9 +75,9 @@ class Scoring:
             timed = replace(timed, job_identical_share=same)
         return timed, quality.score(*self.wide) if self.wide else None
 
-    def _scored(self, made: Sequence[Generation], nll: list[float], first: int = 0) -> Answers:
-        """Headlines of the articles from the `first` on."""
-        true = [article.headline for article in self._run.all_articles[first : first + len(made)]]
+    def _scored(self, made: Sequence[Generation], nll: list[float]) -> Answers:
+        """Headlines of the first articles."""
+        true = [article.headline for article in self._run.all_articles[: len(made)]]
         return Answers(tuple(made), quality.rouge([g.headline for g in made], true), nll)
 
     def evidence(self, speed_up: Estimate | None) -> gates.Evidence:
@@ -102,7 +102,7 @@ class Scoring:
             speed_up=speed_up,
             preferences=self._preferences,
             rounding=self._rounding,
-            job=self.job,
+            job=self.job and self.job.first(len(own.generations)),
         )
         other = None
         if self.wide:
