@@ -15,7 +15,7 @@ from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, broken
 
 import udaciheadline
 from udaciheadline.records import BuildInfo, Estimate, Memory, Parallel, UsageError, Verdict
-from udaciheadline.session.store import Store, articles, plain, table_row
+from udaciheadline.session.store import Store, plain, table_row
 
 COPY_ROUGE = {kind: Estimate(0.2 + i / 100, 0.1, 0.3) for i, kind in enumerate(SCORES.rouge)}
 SKIPPED = broken("skipped", "it needs a target model: name one with --target")
@@ -328,28 +328,3 @@ def test_a_table_that_cannot_be_written_leaves_the_one_before(store: Store, monk
         store.write_table([RECORD, SKIPPED], COPY_ROUGE)
     assert (store.folder / "results.csv").read_bytes() == before
     assert sorted(path.name for path in store.folder.iterdir()) == ["records.jsonl", "results.csv"]
-
-
-# -- articles.jsonl --------------------------------------------------------------------------------------------------
-
-
-def test_articles_are_kept_once_for_all_rows_and_runs_and_read_back(store: Store) -> None:
-    for _ in range(2):
-        store.keep_articles("abc", ARTICLES[:2])
-        store.keep_articles("abcdef", ARTICLES)
-    assert len((store.folder / "articles.jsonl").read_text("utf-8").splitlines()) == 2
-    assert articles(store.folder, "abc") == list(ARTICLES[:2])
-    assert articles(store.folder, "abcdef") == list(ARTICLES)
-
-
-@pytest.mark.parametrize("fingerprint", ["ab", "", None])
-def test_articles_that_were_not_kept_are_not_known(store: Store, fingerprint: str | None) -> None:
-    assert articles(store.folder, fingerprint) is None
-    store.keep_articles("abc", ARTICLES)
-    assert articles(store.folder, fingerprint) is None
-
-
-@pytest.mark.parametrize("line", ['{"fingerprint": "abc", "articles": [["a"', '{"fingerprint": "abc", "articles": 7}'])
-def test_articles_whose_line_is_damaged_are_not_known(store: Store, line: str) -> None:
-    (store.folder / "articles.jsonl").write_text(line, "utf-8")
-    assert articles(store.folder, "abc") is None

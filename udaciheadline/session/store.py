@@ -42,6 +42,7 @@ class Store:
         self.folder = folder
         self._rows: list[Any] = []  # of this run
         self._written = 0  # the first so many of them are in the file
+        self._kept = ""  # the fingerprint of the articles that are
         try:
             self._make(self._records)
         except OSError as error:
@@ -78,12 +79,15 @@ class Store:
     def keep_articles(self, fingerprint: str, articles: Sequence[Article]) -> None:
         """Adds the texts of these articles to `articles.jsonl`, unless an earlier run has. Raises OSError."""
         path = self.folder / ARTICLES
+        if fingerprint == self._kept and path.exists():  # it is called with every row
+            return
         self._make(path)
         with path.open(encoding="utf-8", errors="replace") as file:
-            if any(line.startswith(_opening(fingerprint)) for line in file):
-                return
-        texts = [[article.short_description, article.headline] for article in articles]
-        self._append(path, {"fingerprint": fingerprint, "articles": texts})
+            is_there = any(line.startswith(_opening(fingerprint)) for line in file)
+        if not is_there:
+            texts = [[article.short_description, article.headline] for article in articles]
+            self._append(path, {"fingerprint": fingerprint, "articles": texts})
+        self._kept = fingerprint
 
     def _make(self, path: Path) -> None:
         """An empty file in this folder, where there is none."""
