@@ -135,9 +135,8 @@ def _technique(option: Any, spec: EngineSpec) -> Technique:
 
 
 def _deployed(option: Any, spec: EngineSpec) -> str:
-    """The technique that the last run tells to deploy for jobs; a run of another model, engine, device or dtype tells
-    nothing.
-    Raises UsageError."""
+    """The technique that the last run tells to deploy for jobs; a run of other models, or of another engine, device or
+    dtype, tells nothing. Raises UsageError."""
     mend = "measure with `pytest bench`, or name one with --technique"
     try:
         records = runs.latest(option.results)
