@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from udaciheadline.checkpoints.division import Share, Stage, head_dim
 from udaciheadline.engines.compiled.families import check
 from udaciheadline.engines.compiled.ranks import Alone, Split
+from udaciheadline.engines.compiled.weights import packed, project, taken_over
 from udaciheadline.records import Unsupported
 
 Attention = Callable[..., Tensor]
@@ -37,21 +38,6 @@ reads: (m, q * d)."""
 
 Cache = Sequence[tuple[Tensor, ...]]
 """Keys and values of each layer, (b, n, s, d) both; nothing where no step follows."""
-
-
-def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (m, i) times weight (o, i), transposed, plus bias (o): (m, o).
-
-    For a single token there is no matrix to multiply, only a weight to read. Written out as products and sums, a
-    compiler fuses it with the norm before and the activation after it, which a call into a library of matrix products
-    does not allow. Sums are kept in float32, as the library does.
-    """
-    if weight.is_mkldnn:
-        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    if len(x) == 1 and torch.compiler.is_compiling():
-        y = (x.float() * weight.float()).sum(-1, dtype=torch.float32)
-        return (y if bias is None else y + bias).to(x.dtype)[None]
-    return F.linear(x, weight, bias)
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -93,21 +79,22 @@ def rotary_frequencies(head_dim: int, parameters: dict[str, Any]) -> Tensor:
 class Layer(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, source: Any, config: Any, ranks: Alone) -> None:
+    def __init__(self, source: Any, config: Any, ranks: Alone, kind: str | None) -> None:
         super().__init__()
         self.ranks = ranks
         attention, mlp = source.self_attn, source.mlp
         self.head_dim, self.eps = head_dim(config), config.rms_norm_eps
-        self.attention_norm = _weight(source.input_layernorm)  # (h)
+        self.attention_norm = taken_over(source.input_layernorm)  # (h)
         projections = attention.q_proj, attention.k_proj, attention.v_proj
-        self.qkv = _weight(*projections)  # ((q + 2n)d, h)
-        self.qkv_bias = None if attention.q_proj.bias is None else _weight(*projections, name="bias")  # ((q + 2n)d)
-        self.q_norm = _weight(attention.q_norm) if hasattr(attention, "q_norm") else None  # (d)
-        self.k_norm = _weight(attention.k_norm) if hasattr(attention, "k_norm") else None  # (d)
-        self.out = _weight(attention.o_proj)  # (h, qd)
-        self.mlp_norm = _weight(source.post_attention_layernorm)  # (h)
-        self.gate_up = _weight(mlp.gate_proj, mlp.up_proj)  # (2f, h)
-        self.down = _weight(mlp.down_proj)  # (h, f)
+        self.qkv = taken_over(*projections, kind=kind)  # ((q + 2n)d, h)
+        # ((q + 2n)d)
+        self.qkv_bias = None if attention.q_proj.bias is None else taken_over(*projections, name="bias")
+        self.q_norm = taken_over(attention.q_norm) if hasattr(attention, "q_norm") else None  # (d)
+        self.k_norm = taken_over(attention.k_norm) if hasattr(attention, "k_norm") else None  # (d)
+        self.out = taken_over(attention.o_proj, kind=kind)  # (h, qd)
+        self.mlp_norm = taken_over(source.post_attention_layernorm)  # (h)
+        self.gate_up = taken_over(mlp.gate_proj, mlp.up_proj, kind=kind)  # (2f, h)
+        self.down = taken_over(mlp.down_proj, kind=kind)  # (h, f)
         self.heads = self.out.shape[1] // self.head_dim
         self.kv_heads = (len(self.qkv) // self.head_dim - self.heads) // 2
 
@@ -143,13 +130,21 @@ class Llama(nn.Module):
     """The model, filled from a transformers Llama or another of `families.FAMILIES`, whose weights it takes over layer
     by layer: `source` is of no use afterwards, and no second copy of the weights is ever held.
 
-    `length` is the longest text in tokens, prompt and headline together. Of several ranks, source is this one's
+    `length` is the longest text in tokens, prompt and headline together. The matrices are quantised to `kind`, one of
+    `weights.KINDS`, where it is given, each as it is taken over. Of several ranks, source is this one's
     `stage`, of which the first has the embedding and the last the head, or its `share` of every layer and of the
     vocabulary (`checkpoints/division.py`). Raises Unsupported for a model of another family, or with something that
     these do not have as published.
     """
 
-    def __init__(self, source: Any, length: int, stage: Stage | None = None, share: Share | None = None) -> None:
+    def __init__(
+        self,
+        source: Any,
+        length: int,
+        stage: Stage | None = None,
+        share: Share | None = None,
+        kind: str | None = None,
+    ) -> None:
         super().__init__()
         config = source.config
         check(config)
@@ -158,15 +153,16 @@ class Llama(nn.Module):
         self.head_dim = head_dim(config)
         self.eps, self.length = config.rms_norm_eps, length
         self.vocabulary = config.vocab_size
-        embedding = _weight(source.model.embed_tokens)  # (vocabulary, h)
-        head = embedding if config.tie_word_embeddings else _weight(source.lm_head)
+        tied, head_kind = config.tie_word_embeddings, "int8" if kind == "int4" else kind
+        embedding = taken_over(source.model.embed_tokens, kind=head_kind if tied else None)  # (vocabulary, h)
+        head = embedding if tied else taken_over(source.lm_head, kind=head_kind)
         self.embedding: Any = embedding if self.stage.first else None
         self.head: Any = head if self.stage.last else None
-        self.norm = _weight(source.model.norm)
+        self.norm = taken_over(source.model.norm)
         self.device, self.dtype = self.norm.device, self.norm.dtype
         self.layers: Sequence[Layer] = nn.ModuleList()  # type: ignore[assignment]
         for i in range(config.num_hidden_layers):
-            self.layers.append(Layer(source.model.layers[i], config, self.ranks))  # type: ignore[attr-defined]
+            self.layers.append(Layer(source.model.layers[i], config, self.ranks, kind))  # type: ignore[attr-defined]
             source.model.layers[i] = nn.Identity()
         self.heads, self.kv_heads = self.layers[0].heads, self.layers[0].kv_heads
         angles = torch.outer(torch.arange(length), rotary_frequencies(self.head_dim, config.rope_parameters))
@@ -175,7 +171,8 @@ class Llama(nn.Module):
 
     def read_once_a_pass(self) -> list[Tensor]:
         """The weights that a pass over any number of tokens has to read: of the embedding, a pass needs a few rows."""
-        return [w for w in self.parameters() if w is not self.embedding or w is self.head]
+        looked_up = self.embedding is not self.head
+        return [w for name, w in self.named_parameters() if not (looked_up and name.startswith("embedding"))]
 
     def compile_layers(self) -> None:
         """Compiles what lies between attention and attention, once for all layers and all numbers of tokens.
@@ -196,13 +193,11 @@ class Llama(nn.Module):
         Otherwise it orders them anew for every product, which costs more than a product with few tokens. They can then
         be used for products alone: no program is compiled for them, and an embedding that is also the head stays.
         """
-        if not can_pack(self.dtype):
-            return
         for layer in self.layers:
             for name in ("qkv", "out", "gate_up", "down"):
-                setattr(layer, name, _packed(getattr(layer, name)))
+                setattr(layer, name, packed(getattr(layer, name)))
         if self.head is not None and self.head is not self.embedding:
-            self.head = _packed(self.head)
+            self.head = packed(self.head)
 
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` texts of at most `slots` tokens."""
@@ -316,23 +311,3 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
     scores = (q[:, :, :, None].float() * keys[:, :, None]).sum(-1) / math.sqrt(q.shape[-1])  # (b, n, g, s)
     shares = scores.masked_fill(~seen, -math.inf).softmax(-1)
     return (shares[..., None] * values[:, :, None]).sum(-2).to(q.dtype)
-
-
-def _weight(*modules: Any, name: str = "weight") -> nn.Parameter:
-    """Their weights (or biases), one under the other."""
-    weights = [getattr(module, name).detach() for module in modules]
-    return nn.Parameter(weights[0] if len(weights) == 1 else torch.cat(weights), requires_grad=False)
-
-
-def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this CPU's matrix library has products of this type with weights in an order of its own."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype == torch.float32
-
-
-def _packed(weight: nn.Parameter) -> nn.Parameter:
-    """The weight (o, i) in the order of the CPU's matrix library."""
-    return nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None), requires_grad=False)

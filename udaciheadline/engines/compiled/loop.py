@@ -35,6 +35,7 @@ from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
+from udaciheadline.engines.compiled.weights import count
 from udaciheadline.engines.device import now
 from udaciheadline.engines.texts import Ending, Texts, fitting
 from udaciheadline.records import BuildInfo, Generation, UsageError
@@ -64,7 +65,8 @@ class CompiledEngine:
     """Greedy headlines from a transformers Llama, or another of `families.FAMILIES`, whose weights it takes over
     (`source` is of no use afterwards).
 
-    With `alone`, what a single prompt needs is compiled at once; otherwise it is compiled when the first one comes, or,
+    `weights` names the kind that the matrices are quantised to (`weights.KINDS`; None: they stay as they are). With
+    `alone`, what a single prompt needs is compiled at once; otherwise it is compiled when the first one comes, or,
     on a CPU, weights are packed for jobs, and nothing is compiled. `details` are the technique's own figures, passed
     through to the report. Of several ranks, source is the model of this one's `stage` or `share`. Raises Unsupported
     for a model of another family, and UsageError where compiling fails.
@@ -81,11 +83,12 @@ class CompiledEngine:
         details: dict[str, float] | None = None,
         stage: Stage | None = None,
         share: Share | None = None,
+        weights: str | None = None,
     ) -> None:
         self._max_new_tokens = max_new_tokens
         self._ending = Ending(source, tokenizer, stop)
         parameters = share.parameters if share else source.num_parameters()
-        self._model = Llama(source, MAX_LENGTH, stage, share)
+        self._model = Llama(source, MAX_LENGTH, stage, share, weights)
         self._line = Line() if stage else None
         own = Limit(MAX_LENGTH, "the compiled engine takes")
         self.texts = Texts(
@@ -118,7 +121,7 @@ class CompiledEngine:
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
         if self._device == "cpu" and not self._compiles:
             self._model.pack()
-        layer_parameters = sum(weight.numel() for weight in self._model.layers.parameters())  # type: ignore[attr-defined]
+        layer_parameters = count(self._model.layers)  # type: ignore[arg-type]
         elsewhere = self._model.stage.of - len(self._model.layers)
         self.info = BuildInfo(
             parameters=parameters + elsewhere * layer_parameters // len(self._model.layers),

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, distributed
 
 from udaciheadline.checkpoints.division import Share
+from udaciheadline.engines.compiled.weights import Matrix, embed
 
 
 class Alone:
@@ -22,9 +23,9 @@ class Alone:
         """The sum of x over all ranks."""
         return x
 
-    def embed(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor, embedding: Matrix) -> Tensor:
         """The rows (m, h) of tokens (m) in the embedding (vocabulary, h), of which each rank has its part."""
-        return F.embedding(tokens, embedding)
+        return embed(tokens, embedding)
 
     def greedy(self, logits: Tensor) -> Tensor:
         """The best tokens (m) by logits (m, vocabulary), of which each rank has its part."""
@@ -47,11 +48,11 @@ class Split(Alone):
         distributed.all_reduce(x)
         return x
 
-    def embed(self, tokens: Tensor, embedding: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor, embedding: Matrix) -> Tensor:
         """The rank that has a token's row gives it, the others zeros."""
         own = tokens - self.first_token
         mine = (own >= 0) & (own < len(embedding))
-        return self.total(F.embedding(own * mine, embedding) * mine[:, None])
+        return self.total(embed(own * mine, embedding) * mine[:, None])
 
     def greedy(self, logits: Tensor) -> Tensor:
         """Each rank's best, and of those the best: the first rank's where they are equal, as with one rank."""
