@@ -7,7 +7,7 @@ precision (weight-only quantisation), and so does the sum.
 * **int8**: a row of the matrix has one scale, its largest magnitude / 127.
 * **fp8**: the same with numbers of 4 bits of exponent and 3 of mantissa (e4m3), the largest of them 448: as many bytes,
   coarser near the largest weights, finer near zero; a Hopper GPU multiplies them as they are.
-* **int4**: a group of up to 128 neighbours in a row has one scale, for codes from -8 to 7. The head, which decides
+* **int4**: a group of 128 or 64 neighbours in a row has one scale, for codes from -8 to 7. The head, which decides
   between tokens that are nearly tied, has 8 bits, and so has the embedding that is tied to it.
 
 Shapes: weights (o, i) multiply x (m, i) to (m, o).
@@ -23,16 +23,16 @@ from udaciheadline.records import Unsupported
 
 KINDS = ("int8", "fp8", "int4")
 LARGEST = {"int8": 127.0, "fp8": 448.0, "int4": 7.0}
-GROUP = 128  # weights of a row that share a scale in 4 bits, at most
+GROUPS = (128, 64)  # weights of a row that share a scale in 4 bits: the first that divides the row
 NIBBLES = 8  # codes of 4 bits in a word of 32
-FEWEST = 16  # weights of a group: fewer would have more bits of scales than of codes
 
 
 class Quantized(nn.Module):
     """A weight (o, i) in 8 or 4 bits, for products in `dtype`.
 
     `codes` (o, i) are int8 or float8_e4m3fn, and `scales` (o) float32. In 4 bits, codes are words (o, i / 8) of int32,
-    where bits 4k and up of word j hold the code of column k * i / 8 + j, plus 8; scales are (o, i / group).
+    and scales (o, i / group) in `dtype`. A group is group / 8 words side by side, of which bits 4k and up hold, plus 8,
+    the codes of the kth eighth of the group's columns: what is next to each other in words is so in x, too.
     """
 
     def __init__(self, codes: Tensor, scales: Tensor, dtype: torch.dtype) -> None:
@@ -63,9 +63,9 @@ class Quantized(nn.Module):
         codes, scales = self.codes[rows], self.scales[rows]
         if self.bits == 8:
             return codes.float() * scales[:, None]
-        nibbles = [(codes >> 4 * k) & 15 for k in range(NIBBLES)]
-        own = torch.cat(nibbles, dim=1).float() - 8
-        return (own.view(*scales.shape, -1) * scales.float()[..., None]).flatten(1)
+        words = codes.view(*scales.shape, 1, -1)
+        own = torch.cat([(words >> 4 * k) & 15 for k in range(NIBBLES)], dim=2).float() - 8  # (o, groups, 8, group / 8)
+        return (own.flatten(2) * scales.float()[..., None]).flatten(1)
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x (m, i) times the weight, transposed, plus bias (o): (m, o)."""
@@ -97,20 +97,18 @@ def _in_groups(weight: Tensor, scales: Tensor | None) -> Quantized:
     if scales is None:
         scales = (grouped.abs().amax(2).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST["int4"]).to(weight.dtype)
     codes = (grouped / scales.float()[..., None]).round().clamp(-8, 7).to(torch.int32) + 8
-    words = torch.zeros(rows, columns // NIBBLES, dtype=torch.int32, device=weight.device)
-    for k, part in enumerate(codes.view(rows, columns).chunk(NIBBLES, dim=1)):
-        words |= part << 4 * k
-    return Quantized(words, scales, weight.dtype)
+    words = torch.zeros(rows, columns // size, size // NIBBLES, dtype=torch.int32, device=weight.device)
+    for k, eighth in enumerate(codes.chunk(NIBBLES, dim=2)):
+        words |= eighth << 4 * k
+    return Quantized(words.flatten(1), scales, weight.dtype)
 
 
 def group(columns: int) -> int:
-    """How many weights of a row of so many columns share a scale in 4 bits: the most up to GROUP that divide an eighth
-    of the row, the part that lies in the same bits of all words."""
-    part = columns // NIBBLES if columns % NIBBLES == 0 else 0
-    size = max((n for n in range(1, GROUP + 1) if part and part % n == 0), default=0)
-    if size < FEWEST:
-        raise Unsupported(f"its matrices have rows of {columns} weights, which do not divide into groups of 4 bits")
-    return size
+    """How many weights of a row of so many columns share a scale in 4 bits."""
+    for size in GROUPS:
+        if columns % size == 0:
+            return size
+    raise Unsupported(f"its matrices have rows of {columns} weights, which do not divide into groups of {GROUPS[-1]}")
 
 
 def project(x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
