@@ -19,6 +19,8 @@ from udaciheadline.engines.compiled.llama import Layer, Llama, rms_norm
 from udaciheadline.engines.compiled.step import Step, inbox_words
 from udaciheadline.records import Unsupported
 
+pytestmark = pytest.mark.usefixtures("interpreted_at_once")
+
 SLOTS = 160  # more than `attend` reads at a time, for one text and for many
 
 
