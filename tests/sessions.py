@@ -25,6 +25,9 @@ def command(results: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "pytest", tests, *options, *arguments]
 
 
+# Of sessions whose headlines nobody reads: short ones, of few articles.
+SHORT = ("--max-new-tokens", "6", "--articles", "2", "--quality-articles", "2")
+
 # Neither Triton's interpreter nor a worker of pytest-xdist, in which pytest-benchmark measures nothing.
 NOT_PASSED_ON = ("TRITON_INTERPRET", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID")
 
@@ -142,7 +145,7 @@ def hanging_session(results: Path) -> Hanging:
     mark, chosen = uuid.uuid4().hex, faulty(results, "kv-cache,hangs")
     with (results / "output.txt").open("w") as output:
         process = subprocess.Popen(
-            command(results, *chosen, "--articles", "2", "--batch-size", "1", "--benchmark-autosave"),
+            command(results, *chosen, *SHORT, "--batch-size", "1", "--benchmark-autosave"),
             cwd=ROOT,
             env=environment(MARK_OF_THIS_TEST=mark, TMPDIR=str(temporary)),
             stdout=output,
