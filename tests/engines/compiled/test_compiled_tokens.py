@@ -44,7 +44,7 @@ def test_a_job_of_one_prompt_at_a_time_goes_through_the_single_row(engine, promp
 
 
 def test_two_programs_serve_prompts_of_every_length(one_by_one, prompts, tokenizer):
-    assert len({generation.prompt_tokens for generation in one_by_one}) > 30
+    assert len({generation.prompt_tokens for generation in one_by_one}) >= 30
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     assert graphs <= 3  # the loop's body may count as one of its own
 
