@@ -62,7 +62,7 @@ def copied(cache: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.T
     [
         {},
         {"tie_word_embeddings": True, "num_key_value_heads": 6, "num_attention_heads": 6, "num_hidden_layers": 1},
-        {"num_attention_heads": 34, "num_key_value_heads": 2, "num_hidden_layers": 1},
+        {"num_attention_heads": 48, "num_key_value_heads": 2, "num_hidden_layers": 1},
         {
             "hidden_size": 66,
             "intermediate_size": 102,
@@ -71,7 +71,7 @@ def copied(cache: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.T
             "vocab_size": 61,
         },
     ],
-    ids=["grouped", "tied, a key-value head a query", "17 queries a key-value head", "far from powers of two"],
+    ids=["grouped", "tied, a key-value head a query", "24 queries a key-value head", "far from powers of two"],
 )
 @torch.no_grad()
 def test_steps_write_the_tokens_and_the_cache_of_the_model(length: int, changes: dict) -> None:
@@ -108,7 +108,16 @@ def split(source: LlamaForCausalLM, ranks: int) -> list[Llama]:
     [
         (3, {"vocab_size": 99}),
         (2, {"tie_word_embeddings": True, "num_hidden_layers": 1}),
-        (2, {"num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 43, "num_hidden_layers": 1}),
+        (
+            2,
+            {
+                "hidden_size": 72,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "intermediate_size": 43,
+                "num_hidden_layers": 1,
+            },
+        ),
         (3, {"num_attention_heads": 4, "num_key_value_heads": 1, "num_hidden_layers": 1}),
     ],
     ids=["three", "tied, an odd vocabulary", "9 and 3 heads", "4 and 1 heads over 3"],
