@@ -47,7 +47,7 @@ def bench(results: Path, *arguments: str, cwd: Path = ROOT, **env: str) -> subpr
 # Forks a process for each command line, which runs as `python -m pytest` would after its imports. What every session
 # imports is paid once; each has its modules, its options, its exit status and its output for itself all the same.
 FORKS = """
-import json, os, subprocess, sys
+import json, os, sys
 from pathlib import Path
 
 import conftest, pytest, pytest_benchmark.plugin
