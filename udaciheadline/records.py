@@ -261,6 +261,31 @@ class Throughput:
 
 
 @dataclass(frozen=True)
+class BatchPoint:
+    """A job with so many articles at a time, repeated to fill a batch where there are fewer: the median of `rounds`.
+
+    `times_optimised` is the rate over that of the row that this one optimises, with as many at a time: measured in
+    other minutes, so that it has no interval (None: that row has no such point).
+    """
+
+    batch_size: int
+    rounds: int
+    headlines_per_second: float
+    new_tokens_per_second: float
+    times_optimised: float | None = None
+
+
+@dataclass(frozen=True)
+class BatchCurve:
+    """What more articles at a time give one row, by growing size; `best_batch_size` is the one that the session found
+    for its jobs (None: it searched none). `left_out` names each size that was not measured, and why."""
+
+    points: tuple[BatchPoint, ...]
+    best_batch_size: int | None = None
+    left_out: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Parallel:
     """What the ranks of a parallel technique have and do, in the order of the ranks.
 
@@ -304,6 +329,7 @@ class Record:
     speed_up_over: dict[str, Estimate] = field(default_factory=dict)
     not_compared: dict[str, str] = field(default_factory=dict)
     throughput: Throughput | None = None
+    batch_curve: BatchCurve | None = None
     memory: Memory | None = None
     energy: Energy | None = None
     parallel: Parallel | None = None

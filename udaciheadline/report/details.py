@@ -7,6 +7,7 @@ from udaciheadline.evidence.gains import in_turn
 from udaciheadline.evidence.measure import P99_MIN_COUNT
 from udaciheadline.evidence.wording import beside_optimised, share
 from udaciheadline.records import Estimate, Parallel, Record
+from udaciheadline.report import curves
 from udaciheadline.report.table import COPY_TITLE, span
 from udaciheadline.techniques import REFERENCE, techniques
 
@@ -37,7 +38,7 @@ def details(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> st
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     lines.insert(2, "-" * max(map(len, lines)))
-    return "\n".join([*lines, "", *_legend(records)])
+    return "\n".join([*lines, "", *_legend(records), *curves.table(records)])
 
 
 def _cells(values: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from udaciheadline.evidence import gates, measure
 from udaciheadline.evidence.quality import Answers
 from udaciheadline.records import (
+    BatchCurve,
     BuildInfo,
     Energy,
     Estimate,
@@ -170,6 +171,18 @@ class Row:
         with self._guarded():
             return self._passes.energy()
 
+    def measure_batch_curve(self) -> BatchCurve | None:
+        """What more articles at a time give; see `Passes`. None of a row whose engine takes one at a time."""
+        self.check()
+        assert self._worker is not None
+        if not self.technique.takes_batches(self.run.spec):
+            return None
+        left = min(self._worker.seconds_left, self._began + self._seconds - time.monotonic())
+        alone = [] if self.technique.offline else [generation.seconds for generation in self.generations]
+        each = math.fsum(alone) / len(alone) if alone else 0.0
+        with self._guarded():
+            return self._passes.batch_curve(left / 2, each)  # no more of it: a curve is not worth the row
+
     def profile(self, folder: Path) -> tuple[Path, Path]:
         """Writes a trace and a table to `folder`; their paths; see `Passes`. Where they cannot be written, the row goes
         on."""
@@ -302,6 +315,7 @@ class Row:
             speed_up_over=over,
             not_compared=self._rounds.not_compared if measurement else {},
             throughput=self._throughput,
+            batch_curve=self._passes.curve,
             memory=self._passes.peaks,
             energy=self._passes.spent,
             parallel=self._passes.parallel,

@@ -18,7 +18,7 @@ from udaciheadline.evidence import quality
 from udaciheadline.evidence.gates import Thresholds
 from udaciheadline.evidence.quality import Answers
 from udaciheadline.evidence.statistics import mean
-from udaciheadline.records import BuildInfo, EngineSpec, Estimate, Generation, Limits, PerArticle
+from udaciheadline.records import BatchCurve, BuildInfo, EngineSpec, Estimate, Generation, Limits, PerArticle
 from udaciheadline.techniques import REFERENCE, Technique, techniques
 from udaciheadline.workers.machine import machine
 from udaciheadline.workers.worker import HERE, Worker, WorkerError
@@ -99,6 +99,7 @@ class Run:
         self.broken_off: dict[str, str] = {}  # rows that have ended without: their status and why
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.job_sizes: dict[str, int] = {}  # and how many articles at a time those took
+        self.curves: dict[str, BatchCurve] = {}  # of earlier rows
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._companions: dict[str, Worker] = {}
         self.launch_seconds: dict[str, float] = {}  # that one of them takes to start and warm up

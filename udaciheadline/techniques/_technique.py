@@ -48,6 +48,10 @@ class Technique:
         """The engine that it runs on: the one asked for, where it exists there."""
         return spec.engine if spec.engine in self.engines else self.engines[0]
 
+    def takes_batches(self, spec: EngineSpec) -> bool:
+        """Whether its engine can work on several prompts at a time, even where its row is of one article at a time."""
+        return self.batches or self.engine_for(spec) == "compiled"
+
     def ranks(self, spec: EngineSpec) -> int:
         """The number of processes that its engine lives in."""
         return spec.ranks if self.parallel else 1
