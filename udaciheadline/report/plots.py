@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from udaciheadline.records import Estimate, Timeline
@@ -139,13 +140,13 @@ def growth(salt: str, curves: Sequence[Curve], x: Axis, y: Axis) -> str:
 
     def draw(figure: Any) -> None:
         axes = new_axes(figure, (52, 44, WIDTH - 52 - right, height - 56))
-        for curve in curves:
+        for curve, marker in zip(curves, cycle("os^Dv"), strict=False):
             colour = ACCENT if curve.stands_out else GREY
             style = {"color": colour, "linewidth": 1.5, "linestyle": "-" if curve.stands_out else (0, (4, 2))}
             axes.plot(*zip(*curve.points, strict=True), **style, zorder=2 + curve.stands_out)
             for point in curve.points:
                 filled = colour if point[0] == curve.best else PAPER
-                axes.plot(*point, "o", color=colour, markersize=5, markerfacecolor=filled, zorder=4)
+                axes.plot(*point, marker, color=colour, markersize=5, markerfacecolor=filled, zorder=4)
         scale(axes.xaxis, x, [point[0] for curve in curves for point in curve.points], room=0.04)
         scale(axes.yaxis, y, [point[1] for curve in curves for point in curve.points], room=0.06)
         if axes.get_xscale() == "log":
@@ -159,7 +160,8 @@ def growth(salt: str, curves: Sequence[Curve], x: Axis, y: Axis) -> str:
             at = max(min(last[name][1], highest + letters * (i + 1)), at + letters)
             axes.annotate(
                 name, last[name], (WIDTH - right + 10, at), xycoords="figure pixels", textcoords="figure pixels",
-                va="center", fontsize=SMALL, color=INK, arrowprops=labels.LEADER, annotation_clip=False,
+                va="center", fontsize=SMALL, color=INK, arrowprops=labels.LEADER | {"relpos": (0, 0.5)},
+                annotation_clip=False,
             )  # fmt: skip
 
     return svg(salt, height, draw)
