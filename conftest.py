@@ -48,11 +48,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     limits = 'limits that what is deployed must keep, such as "p99<50ms, memory<4GiB, nll<+0.02": ' + ", ".join(METRICS)
     add("--budget", default="", metavar="LIMITS", help=limits)
     add("--details", action="store_true", help="show all figures in the end, in a wide table with its legend")
-    add(
-        "--batch-curve",
-        action="store_true",
-        help="measure jobs of 1, 4, 16, 64, 256 articles at a time, and of the best",
-    )
+    add("--batch-curve", action="store_true", help="measure jobs of 1, 4, 16, 64 and 256 articles at a time")
     add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
     with contextlib.suppress(ValueError, argparse.ArgumentError):  # pytest-timeout has one of this name and meaning
         add("--timeout", type=float, help="seconds that one technique may take (default: 600)")

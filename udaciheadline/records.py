@@ -277,11 +277,11 @@ class BatchPoint:
 
 @dataclass(frozen=True)
 class BatchCurve:
-    """What more articles at a time give one row, by growing size; `best_batch_size` is the one that the session found
-    for its jobs (None: it searched none). `left_out` names each size that was not measured, and why."""
+    """What more articles at a time give one row, by growing size; `job_batch_size` is how many its jobs took, as the
+    session was asked or as is fastest (None: it has none). `left_out` has each size that was not measured, and why."""
 
     points: tuple[BatchPoint, ...]
-    best_batch_size: int | None = None
+    job_batch_size: int | None = None
     left_out: tuple[tuple[int, str], ...] = ()
 
 

@@ -9,7 +9,7 @@ from tables import legend, text
 from udaciheadline.records import Record
 from udaciheadline.report.curves import batch_curves
 
-PLAIN = replace(RECORD, technique="kv-cache", batch_curve=curve(2.0, 8.0, best_batch_size=4))
+PLAIN = replace(RECORD, technique="kv-cache", batch_curve=curve(2.0, 8.0, job_batch_size=4))
 
 
 def beside(*ratios: float) -> Record:

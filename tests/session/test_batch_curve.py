@@ -23,7 +23,7 @@ def sizes(found: BatchCurve) -> list[int]:
     return [point.batch_size for point in found.points]
 
 
-def test_a_curve_has_a_rate_for_each_size_and_for_the_fastest_that_the_session_found(worker: type[FakeWorker]) -> None:
+def test_a_curve_has_a_rate_for_each_size_and_for_that_of_the_rows_jobs(worker: type[FakeWorker]) -> None:
     worker.seconds = {1: 4.0, 4: 2.0}
     row = row_of(ONLINE)
     row.run.job_sizes["online"] = 40
@@ -31,7 +31,7 @@ def test_a_curve_has_a_rate_for_each_size_and_for_the_fastest_that_the_session_f
     assert sizes(found) == [1, 4, 16, 40, 64, 256]
     assert [point.headlines_per_second for point in found.points] == [2.0, 4.0, 16.0, 40.0, 64.0, 256.0]
     assert found.points[0].new_tokens_per_second == 6.0
-    assert (found.best_batch_size, found.left_out) == (40, ())
+    assert (found.job_batch_size, found.left_out) == (40, ())
     assert row.record().batch_curve == found
 
 

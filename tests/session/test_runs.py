@@ -68,7 +68,7 @@ def test_what_was_not_a_number_is_read_back_as_such(tmp_path: Path) -> None:
 
 
 def test_a_curve_is_read_back_and_a_row_of_before_there_were_any_has_none(tmp_path: Path) -> None:
-    with_curve = replace(RECORD, batch_curve=curve(2.0, 6.0, best_batch_size=4, left_out=((16, "too long"),)))
+    with_curve = replace(RECORD, batch_curve=curve(2.0, 6.0, job_batch_size=4, left_out=((16, "too long"),)))
     assert latest(written(tmp_path / "new", with_curve)) == [with_curve]
     old = plain(RECORD)
     del old["batch_curve"]

@@ -12,8 +12,9 @@ from udaciheadline.report.numbers import rate, times
 from udaciheadline.techniques import REFERENCE, techniques
 
 _READING = (
-    "The articles are repeated where there are fewer than in a batch. {mark}: what the session found to be fastest for "
-    "its jobs. Rows were measured one after the other: what the machine drifts between them is in their ratios."
+    "The articles are repeated where there are fewer than in a batch. {mark}: as many as the row's jobs took, which is "
+    "what was found to be fastest unless --batch-size says otherwise. Rows were measured one after the other: what the "
+    "machine drifts between them is in their ratios."
 )
 
 
@@ -26,7 +27,7 @@ def table(records: Sequence[Record]) -> list[str]:
     sizes = _sizes(list(curves.values()))
     rows = [["headlines/s, at a time", *map(str, sizes)]]
     for name, curve in curves.items():
-        best = curve.best_batch_size
+        best = curve.job_batch_size
         found = {p.batch_size: short(p.headlines_per_second) + "*" * (p.batch_size == best) for p in curve.points}
         rows.append([name, *(found.get(size, "") for size in sizes)])
         ratios = {p.batch_size: short(p.times_optimised) for p in curve.points if p.times_optimised is not None}
@@ -48,7 +49,7 @@ def batch_curves(records: Sequence[Record]) -> Figure | None:
         plots.Curve(
             name,
             [(float(p.batch_size), p.headlines_per_second) for p in curve.points],
-            curve.best_batch_size,
+            curve.job_batch_size,
             name in on_compiled,
         )
         for name, curve in curves.items()

@@ -83,30 +83,29 @@ class Passes:
         return self.spent
 
     def batch_curve(self, seconds: float, each: float) -> BatchCurve:
-        """The rates of jobs with so many articles at a time as `BATCH_SIZES` has, and as many as the session found to
-        be fastest. It takes `CURVE_SECONDS` or so many `seconds` at most, where one article alone takes `each`: a size
-        that would take longer is left out, and so are all that the engine does not take."""
+        """The rates of jobs with so many articles at a time as `BATCH_SIZES` has, and with as many as the row's jobs
+        took. They may take so many `seconds` together, at most `CURVE_SECONDS`, where one article alone takes `each`: a
+        size that would take longer is left out, and so are all that the engine does not take."""
         if self.curve is not None:
             return self.curve
         until, most = time.monotonic() + min(seconds, CURVE_SECONDS), math.inf
-        articles, best = self._prompts(), self._run.job_sizes.get(self._technique.name)
+        articles, own = self._prompts(), self._run.job_sizes.get(self._technique.name)
         points: list[BatchPoint] = []
         left_out: list[tuple[int, str]] = []
-        for size in sorted({*BATCH_SIZES, best or 1}):
+        for size in sorted({*BATCH_SIZES, own or 1}):
             self._run.progress(self._technique.name, f"{size} at a time", 0, 1)
             prompts = list(itertools.islice(itertools.cycle(articles), max(size, min(FIRST_BATCH, len(articles)))))
             expected = each * len(prompts)
-            if size > most:
-                left_out.append((size, f"the engine takes no more than {most:.0f} at a time"))
-            elif time.monotonic() + expected > until:
-                left_out.append((size, f"it would take about {expected:.0f} s"))
-            elif (found := self._point(prompts, size)).batch_size == size:
-                points.append(found)
-                each = min(1 / point.headlines_per_second for point in points)
-            else:
+            if size <= most and time.monotonic() + expected <= until:
+                found = self._point(prompts, size)
+                if found.batch_size == size:
+                    points.append(found)
+                    each = min(1 / point.headlines_per_second for point in points)
+                    continue
                 most = found.batch_size
-                left_out.append((size, f"the engine takes no more than {most:.0f} at a time"))
-        self.curve = self._run.curves[self._technique.name] = BatchCurve(tuple(points), best, tuple(left_out))
+            too_long = f"it would take about {expected:.0f} s"
+            left_out.append((size, too_long if size <= most else f"the engine takes no more than {most:.0f} at a time"))
+        self.curve = self._run.curves[self._technique.name] = BatchCurve(tuple(points), own, tuple(left_out))
         return self.curve
 
     def _point(self, prompts: list[str], size: int) -> BatchPoint:
