@@ -312,10 +312,9 @@ class Record:
     sentence. `speed_up_over` holds the paired speed-ups over other rows of the same session, by name: of speculative
     decoding over the target, and of a parallel row over one rank, as those answered in turn with it; of all others by
     way of the reference, whose own shifts from row to row are not in their intervals (of an offline row by that of its
-    jobs, over the row that it optimises). `not_compared` says of which row
-    that should have answered in turn there is no such figure, and why. `scores` are those of the timed outputs, and
-    `job_scores` those of more articles, written as offline jobs. `disturbances` are what else happened to its GPUs
-    meanwhile.
+    jobs, over the row that it optimises). `not_compared` says of which row that should have answered in turn there is
+    no such figure, and why. `scores` are those of the timed outputs, and `job_scores` those of more articles, written
+    as offline jobs. `disturbances` are what else happened to its GPUs meanwhile.
     """
 
     run: str
