@@ -17,6 +17,7 @@ from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.compiled import kernels, products
 from udaciheadline.engines.compiled.llama import Layer, Llama, rms_norm
 from udaciheadline.engines.compiled.step import Step, inbox_words
+from udaciheadline.engines.compiled.weights import UNPACKED
 from udaciheadline.records import Unsupported
 
 pytestmark = pytest.mark.usefixtures("interpreted_at_once")
@@ -277,7 +278,20 @@ def test_a_product_whose_tiles_hang_over_its_ends_uses_nothing_behind_them(
 def test_an_embedding_that_is_narrower_than_a_program_leaves_what_lies_behind_it() -> None:
     embedding, x = walled(5, 70), walled(70)
     kernels.embed_kernel[(1,)](
-        torch.tensor([4]), embedding, x, None, None, 0, 0, 5, IN=70, COLUMNS=128, RANKS=1, AHEAD=0
+        torch.tensor([4]),
+        embedding,
+        None,
+        x,
+        None,
+        None,
+        0,
+        0,
+        5,
+        IN=70,
+        COLUMNS=128,
+        **UNPACKED,
+        RANKS=1,
+        AHEAD=0,
     )
     assert x.equal(embedding[4])
     assert behind(x).isnan().all()
