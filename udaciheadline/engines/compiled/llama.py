@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from udaciheadline.checkpoints.division import Share, Stage, head_dim
 from udaciheadline.engines.compiled.families import check
 from udaciheadline.engines.compiled.ranks import Alone, Split
-from udaciheadline.engines.compiled.weights import packed, project, taken_over
+from udaciheadline.engines.compiled.weights import Quantized, packed, project, taken_over
 from udaciheadline.records import Unsupported
 
 Attention = Callable[..., Tensor]
@@ -196,7 +196,9 @@ class Llama(nn.Module):
         for layer in self.layers:
             for name in ("qkv", "out", "gate_up", "down"):
                 setattr(layer, name, packed(getattr(layer, name)))
-        if self.head is not None and self.head is not self.embedding:
+        if isinstance(self.head, Quantized) and self.head is self.embedding:
+            self.head = self.embedding = packed(self.head)
+        elif self.head is not None and self.head is not self.embedding:
             self.head = packed(self.head)
 
     def cache(self, rows: int, slots: int) -> Cache:

@@ -103,7 +103,7 @@ class CompiledEngine:
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
         # On a CPU, what goes between ranks cannot be part of a program.
-        self._compiles = alone and self._ranks == 1
+        self._compiles = alone and self._ranks == 1 and not weights
         self._peers: Peers | None = None
         if self._device == "cuda":
             from udaciheadline.engines.compiled import (  # they need Triton, which a CPU build of torch lacks
@@ -119,7 +119,7 @@ class CompiledEngine:
         self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
-        if self._device == "cpu" and not self._compiles:
+        if self._device == "cpu" and (weights or not self._compiles):
             self._model.pack()
         layer_parameters = count(self._model.layers)  # type: ignore[arg-type]
         elsewhere = self._model.stage.of - len(self._model.layers)

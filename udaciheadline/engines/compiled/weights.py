@@ -58,14 +58,19 @@ class Quantized(nn.Module):
     def is_cuda(self) -> bool:
         return self.codes.is_cuda
 
+    def unpacked(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The codes of these rows as numbers (m, groups, group)."""
+        codes = self.codes[rows]
+        if self.bits == 8:
+            return codes.float()[:, None]
+        words = codes.view(*self.scales[rows].shape, 1, -1)
+        own = torch.cat([(words >> 4 * k) & 15 for k in range(NIBBLES)], dim=2).float() - 8  # (m, groups, 8, group / 8)
+        return own.flatten(2)
+
     def dense(self, rows: Tensor | slice = slice(None)) -> Tensor:
         """These rows (m, i) of the weight in full precision, float32."""
-        codes, scales = self.codes[rows], self.scales[rows]
-        if self.bits == 8:
-            return codes.float() * scales[:, None]
-        words = codes.view(*scales.shape, 1, -1)
-        own = torch.cat([(words >> 4 * k) & 15 for k in range(NIBBLES)], dim=2).float() - 8  # (o, groups, 8, group / 8)
-        return (own.flatten(2) * scales.float()[..., None]).flatten(1)
+        own = self.unpacked(rows)
+        return (own * self.scales[rows].float().view(*own.shape[:2], 1)).flatten(1)
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x (m, i) times the weight, transposed, plus bias (o): (m, o)."""
@@ -145,8 +150,13 @@ def taken_over(*modules: Any, name: str = "weight", kind: str | None = None) -> 
 
 
 def packed(weight: Matrix) -> Matrix:
-    """The weight in the order in which a CPU's library of matrix products reads it (oneDNN's), where it has one."""
-    if isinstance(weight, Quantized) or not can_pack(weight.dtype):
+    """The weight in the order in which a CPU reads it: its library of matrix products (oneDNN's), where it has one for
+    such a weight, or our own products with quantised ones."""
+    if isinstance(weight, Quantized):
+        from udaciheadline.engines.compiled.packed import KINDS, Packed
+
+        return Packed(weight) if weight.codes.dtype in KINDS else weight
+    if not can_pack(weight.dtype):
         return weight
     return nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None), requires_grad=False)
 
