@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from udaciheadline.checkpoints.division import Share, Stage, head_dim
 from udaciheadline.engines.compiled.families import check
+from udaciheadline.engines.compiled.packed import Packed
 from udaciheadline.engines.compiled.ranks import Alone, Split
 from udaciheadline.engines.compiled.weights import Quantized, packed, project, taken_over
 from udaciheadline.records import Unsupported
@@ -196,10 +197,11 @@ class Llama(nn.Module):
         for layer in self.layers:
             for name in ("qkv", "out", "gate_up", "down"):
                 setattr(layer, name, packed(getattr(layer, name)))
-        if isinstance(self.head, Quantized) and self.head is self.embedding:
-            self.head = self.embedding = packed(self.head)
-        elif self.head is not None and self.head is not self.embedding:
+        tied = self.head is self.embedding
+        if self.head is not None and (isinstance(self.head, Quantized) or not tied):
             self.head = packed(self.head)
+        if self.embedding is not None and isinstance(self.layers[0].qkv, Packed):
+            self.embedding = self.head if tied else Packed(self.embedding)
 
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` texts of at most `slots` tokens."""

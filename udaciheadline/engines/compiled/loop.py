@@ -32,8 +32,9 @@ from udaciheadline.engines.codec import Limit
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
+from udaciheadline.engines.compiled.packed import Packed
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
-from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
+from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, PackedRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.compiled.weights import count
 from udaciheadline.engines.device import now
@@ -103,7 +104,7 @@ class CompiledEngine:
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
         # On a CPU, what goes between ranks cannot be part of a program.
-        self._compiles = alone and self._ranks == 1 and not weights
+        self._compiles = alone and self._ranks == 1
         self._peers: Peers | None = None
         if self._device == "cuda":
             from udaciheadline.engines.compiled import (  # they need Triton, which a CPU build of torch lacks
@@ -225,6 +226,8 @@ class CompiledEngine:
             if count == 1 and (self._ranks == 1 or self._peers):
                 return GraphedRow(self._model, slots, self._peers)
             return GraphedRows(self._model, count, slots)
+        if count == 1 and self._compiles and isinstance(self._model.layers[0].qkv, Packed):
+            return PackedRow(self._model, slots, self._ending, self._max_new_tokens)
         if count == 1 and self._compiles:
             if len(self._model.layers) > ONE_PROGRAM_LAYERS:
                 return CompiledLayers(self._model, slots)

@@ -35,6 +35,28 @@ class Matrix(ctypes.Structure):
     )
 
 
+class Layer(ctypes.Structure):
+    """See `Layer` in cpu.cpp."""
+
+    _fields_ = (
+        *((name, Matrix) for name in ("qkv", "out", "gate_up", "down")),
+        *((name, ctypes.c_void_p) for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm", "keys", "values")),
+    )
+
+
+class Model(ctypes.Structure):
+    """See `Model` in cpu.cpp."""
+
+    _fields_ = (
+        ("layers", ctypes.POINTER(Layer)),
+        ("embedding", Matrix),
+        ("head", Matrix),
+        *((name, ctypes.c_void_p) for name in ("norm", "cos", "sin", "ends", "breaks", "blanks")),
+        *((name, ctypes.c_int64) for name in ("count", "heads", "kv_heads", "head_dim", "slots")),
+        ("eps", ctypes.c_float),
+    )
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The functions of cpu.cpp, for this very processor.
@@ -60,6 +82,10 @@ def library() -> ctypes.CDLL:
         loaded = ctypes.CDLL(str(kept))
         number, address = ctypes.c_int64, ctypes.c_void_p
         loaded.product.argtypes = (ctypes.POINTER(Matrix), address, number, address, number)
+        loaded.read_tokens.argtypes = (ctypes.POINTER(Model), address, number, number)
+        loaded.read_tokens.restype = number
+        loaded.write_tokens.argtypes = (ctypes.POINTER(Model), *[number] * 4, address)
+        loaded.write_tokens.restype = number
         return loaded
     except (OSError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", None) or b"").splitlines()
