@@ -1,13 +1,16 @@
 // Products with packed weights on a CPU, and all tokens of one text in one call.
 //
-// A matrix (rows, columns) is packed 16 rows at a time: a word of 32 bits holds as many codes of neighbouring columns of
-// one row as fit, and the words of 16 rows lie side by side. So each lane of a vector sums up a row of its own, and no
+// A matrix (rows, columns) is packed LANES rows at a time, as many as a vector of the processor has floats: a word of 32 bits holds as many codes of neighbouring columns of
+// one row as fit, and the words of these rows lie side by side. So each lane of a vector sums up a row of its own, and no
 // sum goes across lanes. A code becomes a float in a register, right before it is multiplied, for as many vectors x as
 // there are registers to sum up for: with one vector a product takes as long as reading the codes, with many as long as
 // the multiplications.
 //
 // Vectors are those of GCC and Clang (__attribute__((vector_size))), which become what the processor has.
 
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 #include <omp.h>
 
 #include <algorithm>
@@ -15,11 +18,21 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 namespace {
 
+#if defined(__AVX512F__)
 constexpr int64_t LANES = 16;
+constexpr int MOST = 12;  // vectors of a tile: 24 sums, 2 of weights and some more fit in 32 registers
+#elif defined(__AVX2__)
+constexpr int64_t LANES = 8;
+constexpr int MOST = 4;  // of 16 registers
+#else
+constexpr int64_t LANES = 4;
+constexpr int MOST = 4;
+#endif
 using Floats = float __attribute__((vector_size(4 * LANES)));
 using Ints = int32_t __attribute__((vector_size(4 * LANES)));
 
@@ -30,8 +43,8 @@ enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4 };
 extern "C" {
 
 struct Matrix {
-    const char* codes;    // (rows / 16, words, 16) of 32 bits, each with the codes of some neighbouring columns
-    const float* scales;  // (rows / 16, groups, 16); null where codes are the weights
+    const char* codes;    // (rows / LANES, words, LANES) of 32 bits, each with the codes of some neighbouring columns
+    const float* scales;  // (rows / LANES, groups, LANES); null where codes are the weights
     const float* bias;    // (rows), or null
     int64_t rows, columns, words, groups, kind;  // columns: those of all words
 };
@@ -65,19 +78,47 @@ T loaded(const char* at) {
 
 constexpr int64_t bits(Kind kind) { return kind == FLOAT32 ? 32 : kind == BFLOAT16 ? 16 : kind == INT8 ? 8 : 4; }
 
-// The weights of column k of those that share a word, in 16 rows.
+// Two columns of a vector x, as bfloat16s in one word, where the processor multiplies and adds two at a time.
+using Pair = uint32_t;
+#ifdef __AVX512BF16__
+constexpr bool PAIRS = true;
+Floats multiplied(Floats sums, Floats weights, Pair x) {
+    return (Floats)_mm512_dpbf16_ps((__m512)sums, (__m512bh)weights, (__m512bh)_mm512_set1_epi32(x));
+}
+#else
+constexpr bool PAIRS = false;
+Floats multiplied(Floats sums, Floats weights, Pair) { return sums; }
+#endif
+Floats multiplied(Floats sums, Floats weights, float x) { return sums + weights * x; }
+
+// The weights of column k of those that share a word, in LANES rows.
 template <Kind KIND>
 Floats unpacked(Ints words, int k) {
     if constexpr (KIND == FLOAT32) return (Floats)words;
     if constexpr (KIND == BFLOAT16) return (Floats)(k == 0 ? words << 16 : words & (int32_t)0xffff0000);
+#ifdef __AVX512F__  // one permutation instead of two shifts and a conversion
+    if constexpr (KIND == INT4) {
+        const Floats values = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
+        return __builtin_shuffle(values, words >> (4 * k));
+    }
+#endif
     return __builtin_convertvector((words << (32 - bits(KIND) * (k + 1))) >> (32 - bits(KIND)), Floats);
 }
 
+// What is multiplied with an X of a vector: a column, or two of them as bfloat16s, which hold all codes exactly.
+template <Kind KIND, class X>
+Floats factors(Ints words, int k) {
+    if constexpr (std::is_same_v<X, float>) return unpacked<KIND>(words, k);
+    if constexpr (KIND == BFLOAT16) return (Floats)words;
+    const Ints even = (Ints)unpacked<KIND>(words, 2 * k), odd = (Ints)unpacked<KIND>(words, 2 * k + 1);
+    return (Floats)(odd | ((even >> 16) & 0xffff));
+}
+
 // sums (M, N blocks) += the columns of these words times those of x.
-template <Kind KIND, int M, int N>
-inline void add_columns(const char* packed, int64_t block_bytes, int64_t words, const float* x, int64_t stride,
+template <Kind KIND, class X, int M, int N>
+inline void add_columns(const char* packed, int64_t block_bytes, int64_t words, const X* x, int64_t stride,
                         Floats (&sums)[M][N]) {
-    constexpr int64_t SHARE = 32 / bits(KIND);
+    constexpr int64_t SHARE = 32 / bits(KIND) / (std::is_same_v<X, float> ? 1 : 2);
     for (int64_t word = 0; word < words; ++word) {
         Ints codes[N];
 #pragma GCC unroll 8
@@ -86,24 +127,25 @@ inline void add_columns(const char* packed, int64_t block_bytes, int64_t words, 
         for (int k = 0; k < SHARE; ++k) {
             Floats weights[N];
 #pragma GCC unroll 8
-            for (int n = 0; n < N; ++n) weights[n] = unpacked<KIND>(codes[n], k);
+            for (int n = 0; n < N; ++n) weights[n] = factors<KIND, X>(codes[n], k);
 #pragma GCC unroll 16
             for (int m = 0; m < M; ++m)
 #pragma GCC unroll 8
-                for (int n = 0; n < N; ++n) sums[m][n] += weights[n] * x[m * stride + word * SHARE + k];
+                for (int n = 0; n < N; ++n)
+                    sums[m][n] = multiplied(sums[m][n], weights[n], x[m * stride + word * SHARE + k]);
         }
     }
 }
 
-// M vectors x, `stride` apart, times N blocks of 16 rows, from `block` on.
-template <Kind KIND, int M, int N>
-void tile(const Matrix& w, int64_t block, const float* x, int64_t stride, Floats (&totals)[M][N]) {
+// M vectors x, `stride` apart, times N blocks of rows, from `block` on.
+template <Kind KIND, class X, int M, int N>
+void tile(const Matrix& w, int64_t block, const X* x, int64_t stride, Floats (&totals)[M][N]) {
     const int64_t words = w.words / w.groups, block_bytes = w.words * sizeof(Ints);
     const char* packed = w.codes + block * block_bytes;
     for (int64_t g = 0; g < w.groups; ++g) {
         Floats sums[M][N] = {};
-        add_columns<KIND>(packed + g * words * sizeof(Ints), block_bytes, words, x + g * words * (32 / bits(KIND)),
-                          stride, sums);
+        add_columns<KIND>(packed + g * words * sizeof(Ints), block_bytes, words, x + g * (stride / w.groups), stride,
+                          sums);
         for (int n = 0; n < N; ++n) {
             Floats scale = {};
             if (w.scales) std::memcpy(&scale, w.scales + ((block + n) * w.groups + g) * LANES, sizeof(scale));
@@ -115,15 +157,15 @@ void tile(const Matrix& w, int64_t block, const float* x, int64_t stride, Floats
     }
 }
 
-// y (m, stride_y) of M vectors and N blocks, with the bias.
-template <Kind KIND, int M, int N>
-void write_tile(const Matrix& w, int64_t block, const float* x, int64_t stride, float* y, int64_t stride_y) {
+// y (m, rows) of M vectors and N blocks, with the bias.
+template <Kind KIND, class X, int M, int N>
+void write_tile(const Matrix& w, int64_t block, const X* x, int64_t stride, float* y) {
     Floats totals[M][N];
-    tile<KIND, M, N>(w, block, x, stride, totals);
+    tile<KIND>(w, block, x, stride, totals);
     for (int n = 0; n < N; ++n) {
         const int64_t row = (block + n) * LANES, count = std::min(LANES, w.rows - row);
         for (int m = 0; m < M; ++m) {
-            float* at = y + m * stride_y + row;
+            float* at = y + m * w.rows + row;
             std::memcpy(at, &totals[m][n], count * sizeof(float));
             if (w.bias)
                 for (int64_t lane = 0; lane < count; ++lane) at[lane] += w.bias[row + lane];
@@ -131,33 +173,51 @@ void write_tile(const Matrix& w, int64_t block, const float* x, int64_t stride, 
     }
 }
 
-constexpr int MOST = 12;      // vectors of a tile: 24 sums, 2 of weights and some more fit in 32 registers
 constexpr int64_t NEAR = 96;  // vectors that are read for all rows before the next ones: they stay in the core's cache
 
-template <Kind KIND, int M>
-void write_blocks(const Matrix& w, int64_t first, int64_t last, const float* x, float* y) {
-    constexpr int N = M == 1 ? 4 : 2;
-    int64_t block = first;
-    for (; block + N <= last; block += N) write_tile<KIND, M, N>(w, block, x, w.columns, y, w.rows);
-    for (; block < last; ++block) write_tile<KIND, M, 1>(w, block, x, w.columns, y, w.rows);
+// Vectors x, in tiles of M; what is left goes on in smaller ones.
+template <Kind KIND, int M, class X>
+void write_blocks(const Matrix& w, int64_t m, int64_t first, int64_t last, const X* x, int64_t stride, float* y) {
+    constexpr int N = M == 1 ? 6 : 2;
+    int64_t row = 0;
+    for (; row + M <= m; row += M) {
+        int64_t block = first;
+        for (; block + N <= last; block += N)
+            write_tile<KIND, X, M, N>(w, block, x + row * stride, stride, y + row * w.rows);
+        for (; block < last; ++block)
+            write_tile<KIND, X, M, 1>(w, block, x + row * stride, stride, y + row * w.rows);
+    }
+    if constexpr (M > 1)
+        if (row < m) write_blocks<KIND, M / 3>(w, m - row, first, last, x + row * stride, stride, y + row * w.rows);
 }
 
-// What is left of m vectors after tiles of M of them goes on in smaller tiles.
-template <Kind KIND, int M = MOST>
-void write_block(const Matrix& w, int64_t m, int64_t first, int64_t last, const float* x, float* y) {
-    int64_t row = 0;
-    for (; row + M <= m; row += M) write_blocks<KIND, M>(w, first, last, x + row * w.columns, y + row * w.rows);
-    if constexpr (M > 1)
-        if (row < m) write_block<KIND, M / 3>(w, m - row, first, last, x + row * w.columns, y + row * w.rows);
+Pair rounded(float even, float odd) {
+    const auto upper = [](float x) {
+        uint32_t word;
+        std::memcpy(&word, &x, sizeof(word));
+        return (word + 0x7fff + (word >> 16 & 1)) >> 16;  // to the nearest bfloat16, to even ones between two
+    };
+    return upper(odd) << 16 | upper(even);
 }
 
 // y (m, rows) of x (m, columns), in blocks `first` to `last`.
 template <Kind KIND>
 void write_rows(const Matrix& w, int64_t m, int64_t first, int64_t last, const float* x, float* y) {
+    if (m == 1) return write_blocks<KIND, 1>(w, m, first, last, x, w.columns, y);
+    constexpr bool BY_PAIRS = PAIRS && KIND != FLOAT32;
+    std::vector<Pair> pairs(BY_PAIRS ? NEAR * w.columns / 2 : 0);
     for (int64_t near = 0; near < m; near += NEAR) {
-        const int64_t count = std::min(NEAR, m - near), step = count == 1 ? last - first : 2;
-        for (int64_t block = first; block < last; block += step)
-            write_block<KIND>(w, count, block, std::min(last, block + step), x + near * w.columns, y + near * w.rows);
+        const int64_t count = std::min(NEAR, m - near);
+        const float* vectors = x + near * w.columns;
+        if (BY_PAIRS)
+            for (int64_t i = 0; i < count * w.columns / 2; ++i) pairs[i] = rounded(vectors[2 * i], vectors[2 * i + 1]);
+        for (int64_t block = first; block < last; block += 2) {
+            const int64_t end = std::min(last, block + 2);
+            if constexpr (BY_PAIRS)
+                write_blocks<KIND, MOST>(w, count, block, end, pairs.data(), w.columns / 2, y + near * w.rows);
+            else
+                write_blocks<KIND, MOST>(w, count, block, end, vectors, w.columns, y + near * w.rows);
+        }
     }
 }
 
@@ -173,6 +233,9 @@ void multiply(const Matrix& w, int64_t m, int64_t first, int64_t last, const flo
 int64_t blocks(const Matrix& w) { return (w.rows + LANES - 1) / LANES; }
 
 }  // namespace
+
+// Rows that are packed together.
+extern "C" int64_t lanes() { return LANES; }
 
 extern "C" void product(const Matrix* w, const float* x, int64_t m, float* y, int64_t threads) {
 #pragma omp parallel num_threads(threads)

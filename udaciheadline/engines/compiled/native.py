@@ -17,7 +17,7 @@ from torch.utils.cpp_extension import get_default_build_root
 from udaciheadline.records import UsageError
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
-FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-shared", "-fPIC")
+FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fopenmp", "-shared", "-fPIC")
 
 
 class Matrix(ctypes.Structure):
@@ -81,6 +81,7 @@ def library() -> ctypes.CDLL:
                 made.replace(kept)
         loaded = ctypes.CDLL(str(kept))
         number, address = ctypes.c_int64, ctypes.c_void_p
+        loaded.lanes.restype = number
         loaded.product.argtypes = (ctypes.POINTER(Matrix), address, number, address, number)
         loaded.read_tokens.argtypes = (ctypes.POINTER(Model), address, number, number)
         loaded.read_tokens.restype = number

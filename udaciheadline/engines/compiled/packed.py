@@ -1,6 +1,7 @@
-"""Weights in the order in which a CPU multiplies them with our own products (`cpu.cpp`): 16 rows at a time.
+"""Weights in the order in which a CPU multiplies them with our own products (`cpu.cpp`): as many rows at a time as a vector of
+the processor has lanes.
 
-A word of 32 bits holds as many codes of neighbouring columns of one row as fit, and the words of 16 rows lie side by
+A word of 32 bits holds as many codes of neighbouring columns of one row as fit, and the words of these rows lie side by
 side: one vector of the processor, each of whose lanes sums up a row of its own. PyTorch's own products of 8 and 4 bits
 were measured beside it (docs/performance.md). What is multiplied is float32, and so are the sums.
 """
@@ -14,13 +15,12 @@ from torch import Tensor
 from udaciheadline.engines.compiled import native
 from udaciheadline.engines.compiled.weights import Matrix, Quantized
 
-LANES = 16  # rows that are multiplied side by side
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.int32: 3}  # of codes, as cpu.cpp counts them
 
 
 class Packed(Quantized):
-    """A weight (o, i) in packed order: codes (o / 16, i / share, 16) of int32, where `share` codes are in a word, and
-    scales (o / 16, groups, 16), float32, where it has any (groups is 0 otherwise).
+    """A weight (o, i) in packed order: codes (o / lanes, i / share, lanes) of int32, where `share` codes are in a word, and
+    scales (o / lanes, groups, lanes), float32, where it has any (groups is 0 otherwise).
 
     What does not fill a vector or a word is filled up with zeros.
     """
@@ -45,8 +45,8 @@ class Packed(Quantized):
 
     def dense(self, rows: Tensor | slice = slice(None)) -> Tensor:
         """These rows (m, i) of the weight, float32."""
-        index = torch.arange(len(self))[rows]
-        words, scales = (part[index // LANES, :, index % LANES] for part in (self.codes, self.scales))
+        index, lanes = torch.arange(len(self))[rows], self.codes.shape[2]
+        words, scales = (part[index // lanes, :, index % lanes] for part in (self.codes, self.scales))
         if self.bits == 4:
             own = torch.stack([words << 28 - 4 * k >> 28 for k in range(8)], dim=2).flatten(1)
         else:
@@ -82,7 +82,8 @@ class Packed(Quantized):
 
 
 def _side_by_side(numbers: Tensor, share: int) -> Tensor:
-    """Numbers (o, i), 16 rows and `share` columns together: (o / 16, i / share, 16, share)."""
+    """Numbers (o, i), `lanes` rows and `share` columns together: (o / lanes, i / share, lanes, share)."""
     rows, columns = numbers.shape
-    filled = F.pad(numbers, (0, -columns % share, 0, -rows % LANES))
-    return filled.unflatten(1, (-1, share)).unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
+    lanes = native.library().lanes()
+    filled = F.pad(numbers, (0, -columns % share, 0, -rows % lanes))
+    return filled.unflatten(1, (-1, share)).unflatten(0, (-1, lanes)).transpose(1, 2).contiguous()
