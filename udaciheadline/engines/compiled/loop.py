@@ -29,10 +29,10 @@ from torch import distributed
 
 from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.codec import Limit
+from udaciheadline.engines.compiled import packed
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
-from udaciheadline.engines.compiled.packed import Packed
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, PackedRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
@@ -120,8 +120,9 @@ class CompiledEngine:
         self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
-        if self._device == "cpu" and (weights or not self._compiles):
-            self._model.pack()
+        own = weights in packed.QUANTISED or (self._compiles and self._model.dtype == torch.bfloat16)
+        if self._device == "cpu" and (own or not self._compiles):
+            self._model.pack(own)
         layer_parameters = count(self._model.layers)  # type: ignore[arg-type]
         elsewhere = self._model.stage.of - len(self._model.layers)
         self.info = BuildInfo(
@@ -226,7 +227,7 @@ class CompiledEngine:
             if count == 1 and (self._ranks == 1 or self._peers):
                 return GraphedRow(self._model, slots, self._peers)
             return GraphedRows(self._model, count, slots)
-        if count == 1 and self._compiles and isinstance(self._model.layers[0].qkv, Packed):
+        if count == 1 and self._compiles and isinstance(self._model.head, packed.Packed):
             return PackedRow(self._model, slots, self._ending, self._max_new_tokens)
         if count == 1 and self._compiles:
             if len(self._model.layers) > ONE_PROGRAM_LAYERS:

@@ -15,6 +15,7 @@ from torch import Tensor
 from udaciheadline.engines.compiled import native
 from udaciheadline.engines.compiled.weights import Matrix, Quantized
 
+QUANTISED = ("int8", "int4")  # the kinds of quantised weights that there are products for, beside whole numbers
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.int32: 3}  # of codes, as cpu.cpp counts them
 
 

@@ -234,18 +234,18 @@ class PackedRow(Rows):
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads the prompt; its first token."""
         tokens = torch.tensor(prompts[0])
-        self._place = len(tokens)
-        self._last = native.library().read_tokens(
+        self._length = len(tokens)
+        self._first = native.library().read_tokens(
             ctypes.byref(self._native), tokens.data_ptr(), len(tokens), torch.get_num_threads()
         )
-        return Tokens(torch.tensor([[self._last]]))
+        return Tokens(torch.tensor([[self._first]]))
 
     def advance(self, count: int) -> Tokens:
         """All tokens up to the end of the headline."""
         made = native.library().write_tokens(
             ctypes.byref(self._native),
-            self._last,
-            self._place,
+            self._first,
+            self._length,
             self._steps,
             torch.get_num_threads(),
             self._made.data_ptr(),

@@ -150,13 +150,8 @@ def taken_over(*modules: Any, name: str = "weight", kind: str | None = None) -> 
 
 
 def packed(weight: Matrix) -> Matrix:
-    """The weight in the order in which a CPU reads it: its library of matrix products (oneDNN's), where it has one for
-    such a weight, or our own products with quantised ones."""
-    if isinstance(weight, Quantized):
-        from udaciheadline.engines.compiled.packed import KINDS, Packed
-
-        return Packed(weight) if weight.codes.dtype in KINDS else weight
-    if not can_pack(weight.dtype):
+    """The weight in the order in which a CPU's library of matrix products reads it (oneDNN's), where it has one."""
+    if isinstance(weight, Quantized) or not can_pack(weight.dtype):
         return weight
     return nn.Parameter(torch.ops.mkldnn._reorder_linear_weight(weight.detach(), None), requires_grad=False)
 
