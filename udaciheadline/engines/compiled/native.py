@@ -92,5 +92,5 @@ def library() -> ctypes.CDLL:
         said = (getattr(error, "stderr", None) or b"").splitlines()
         reason = said[0] if said else error
         raise UsageError(
-            f"the compiled engine's products with quantised weights cannot be built ({reason}): on a CPU they need g++"
+            f"the compiled engine's own products cannot be built ({reason}): on a CPU they need g++"
         ) from error
