@@ -49,9 +49,7 @@ def test_packing_loses_nothing(kind, rows, columns):
 def test_one_vector_is_multiplied_in_float32(kind, rows, columns):
     weight = made(kind, rows, columns)
     x, bias = torch.randn(1, columns), torch.randn(rows)
-    torch.testing.assert_close(
-        Packed(weight).product(x, bias), F.linear(x, dense(weight), bias), atol=1e-4, rtol=1e-5
-    )
+    torch.testing.assert_close(Packed(weight).product(x, bias), F.linear(x, dense(weight), bias), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "rows", "columns"), CASES)

@@ -196,6 +196,7 @@ class Llama(nn.Module):
         be used for products alone: no program is compiled for them, and an embedding that is also the head stays. From
         the order of our own a row can be looked up, too, and the embedding is put into it.
         """
+
         def put(module: nn.Module, name: str, weight: Matrix) -> None:
             delattr(module, name)  # a module does not take the place of a parameter
             setattr(module, name, weight)

@@ -120,9 +120,9 @@ class CompiledEngine:
         self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
-        own = weights in packed.QUANTISED or (self._compiles and self._model.dtype == torch.bfloat16)
-        if self._device == "cpu" and (own or not self._compiles):
-            self._model.pack(own)
+        ours = weights in packed.QUANTISED or (self._compiles and self._model.dtype == torch.bfloat16)
+        if self._device == "cpu" and (ours or not self._compiles):
+            self._model.pack(ours)
         layer_parameters = count(self._model.layers)  # type: ignore[arg-type]
         elsewhere = self._model.stage.of - len(self._model.layers)
         self.info = BuildInfo(

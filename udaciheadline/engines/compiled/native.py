@@ -17,7 +17,17 @@ from torch.utils.cpp_extension import get_default_build_root
 from udaciheadline.records import UsageError
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
-FLAGS = ("-std=gnu++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", "-fopenmp", "-shared", "-fPIC")
+FLAGS = (
+    "-std=gnu++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",
+    "-fopenmp",
+    "-shared",
+    "-fPIC",
+)
 
 
 class Matrix(ctypes.Structure):
@@ -77,7 +87,8 @@ def library() -> ctypes.CDLL:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept.parent) as folder:  # another process may be building it, too
                 made = Path(folder) / kept.name
-                subprocess.run([compiler, *FLAGS, str(SOURCE), "-o", str(made)], capture_output=True, check=True)
+                command = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
+                subprocess.run(command, capture_output=True, text=True, check=True)
                 made.replace(kept)
         loaded = ctypes.CDLL(str(kept))
         number, address = ctypes.c_int64, ctypes.c_void_p
@@ -89,8 +100,7 @@ def library() -> ctypes.CDLL:
         loaded.write_tokens.restype = number
         return loaded
     except (OSError, subprocess.CalledProcessError) as error:
-        said = (getattr(error, "stderr", None) or b"").splitlines()
-        reason = said[0] if said else error
+        reason = next(iter(str(getattr(error, "stderr", "")).splitlines()), str(error))
         raise UsageError(
             f"the compiled engine's own products cannot be built ({reason}): on a CPU they need g++"
         ) from error

@@ -1,9 +1,9 @@
-"""Weights in the order in which a CPU multiplies them with our own products (`cpu.cpp`): as many rows at a time as a vector of
-the processor has lanes.
+"""Weights in the order in which a CPU multiplies them with our own products (`cpu.cpp`).
 
-A word of 32 bits holds as many codes of neighbouring columns of one row as fit, and the words of these rows lie side by
-side: one vector of the processor, each of whose lanes sums up a row of its own. PyTorch's own products of 8 and 4 bits
-were measured beside it (docs/performance.md). What is multiplied is float32, and so are the sums.
+A word of 32 bits holds as many codes of neighbouring columns of one row as fit, and the words of several rows lie side
+by side: one vector of the processor, each of whose lanes sums up a row of its own. A single vector x is multiplied in
+float32; several are rounded to bfloat16 where the processor multiplies pairs of them. Sums are float32. PyTorch's own
+products of 8 and 4 bits were measured beside these (docs/performance.md).
 """
 
 import ctypes
@@ -20,27 +20,28 @@ KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.int32: 3}  # 
 
 
 class Packed(Quantized):
-    """A weight (o, i) in packed order: codes (o / lanes, i / share, lanes) of int32, where `share` codes are in a word, and
-    scales (o / lanes, groups, lanes), float32, where it has any (groups is 0 otherwise).
+    """A weight (o, i) in packed order: codes (o / lanes, i / share, lanes) of int32, where `share` codes are in a word,
+    and scales (o / lanes, groups, lanes), float32, where it has any (groups is 0 otherwise).
 
-    What does not fill a vector or a word is filled up with zeros.
+    Weights that are not quantised are codes without scales. What does not fill a vector or a word is filled up with zeros.
     """
 
     def __init__(self, weight: Matrix) -> None:
-        quantised = isinstance(weight, Quantized)
-        codes = weight.codes if quantised else weight.detach()
-        self.kind = KINDS[codes.dtype]
-        rows, columns = weight.shape
+        rows, _ = weight.shape
         share = int(4 / weight.element_size())
-        if codes.dtype == torch.int32:  # 4 bits
+        if isinstance(weight, Quantized):
+            codes, scales = weight.codes.detach(), weight.scales.float().view(rows, -1)
+        else:
+            codes, scales = weight.detach(), torch.zeros(rows, 0)
+        if isinstance(weight, Quantized) and weight.bits == 4:
             own = _side_by_side(weight.unpacked().flatten(1).to(torch.int8) & 15, share)
             words = torch.zeros(own.shape[:-1], dtype=torch.int32)
             for k in range(share):
                 words |= own[..., k].to(torch.int32) << 4 * k
         else:
             words = _side_by_side(codes, share).view(torch.int32).squeeze(-1)
-        scales = weight.scales.float().view(rows, -1) if quantised else torch.zeros(rows, 0)
         super().__init__(words, _side_by_side(scales, 1).squeeze(-1), weight.dtype)
+        self.kind = KINDS[codes.dtype]
         self.bits = int(8 * weight.element_size())
         self.shape = weight.shape
 
