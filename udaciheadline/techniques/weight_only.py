@@ -5,13 +5,14 @@ headline is written. A code is unpacked in the registers of the very program tha
 (`engines/compiled/weights.py` has the formats), so that at batch 1, where a token takes as long as reading the weights,
 bytes saved are time saved.
 
-**On a CPU** (`engines/compiled/packed.py`, `cpu.cpp`) prompt, step and loop are C++ of our own, since a library's call
-costs as much as such a product. SmolLM2 on one thread writes 4.6 (16 bits), 5.7 (8) and 6.9 (4) times as fast as
-`generate` in float32. A code has to become a float before it is multiplied, so 4 bits win less over 8 than their bytes
-promise: they are bound by arithmetic. In a model that fits into the cache (the embedded one) there is no memory to wait
-for, and 16, 8 and 4 bits are equally fast, 1.2 to 1.3 times float32 in the same C++. Several vectors at a time (prompts,
-jobs, likelihoods) are rounded to bfloat16 where the CPU multiplies pairs of them (AVX512_BF16), twice as fast; one vector
-stays as it is. Jobs are bound by arithmetic, so that their products are as fast as those of bfloat16 weights, no faster.
+**On a CPU** (`engines/compiled/packed.py`, `cpu.cpp`) prompt, step and loop are C++ of our own, since a library's
+call costs as much as such a product. SmolLM2 on one thread writes 4.6 (16 bits), 5.7 (8) and 6.9 (4) times as fast as
+`generate` in float32. A code has to become a float before it is multiplied, so 4 bits win less over 8 than their
+bytes promise: they are bound by arithmetic. In a model that fits into the cache (the embedded one) there is no memory
+to wait for, and 16, 8 and 4 bits are equally fast, 1.2 to 1.3 times float32 in the same C++. Several vectors at a
+time (prompts, jobs, likelihoods) are rounded to bfloat16 where the CPU multiplies pairs of them (AVX512_BF16), twice
+as fast; one vector stays as it is. Jobs are bound by arithmetic, so that their products are as fast as those of
+bfloat16 weights, no faster.
 
 **compiled-bf16** is the model in bfloat16 in a session in float32: half of the bytes, without codes and scales. In a
 session in bfloat16 that is `compiled`.
