@@ -23,7 +23,7 @@ class Packed(Quantized):
     """A weight (o, i) in packed order: codes (o / lanes, i / share, lanes) of int32, where `share` codes are in a
     word, and scales (o / lanes, groups, lanes), float32, where it has any (groups is 0 otherwise).
 
-    Weights that are not quantised are codes without scales. What does not fill a vector or a word is filled up with zeros.
+    Weights that are not quantised are codes without scales. What fills no vector or word is filled up with zeros.
     """
 
     def __init__(self, weight: Matrix) -> None:
