@@ -182,7 +182,14 @@ def test_the_compiler_is_the_one_that_cxx_names(spec, monkeypatch, there, reason
 
 
 def test_only_two_take_one_prompt_at_a_time_and_one_takes_them_only_as_a_job():
-    assert [name for name, technique in techniques().items() if not technique.batches] == ["compiled", "speculative"]
+    assert [name for name, technique in techniques().items() if not technique.batches] == [
+        "compiled",
+        "compiled-bf16",
+        "compiled-int8",
+        "compiled-fp8",
+        "compiled-int4",
+        "speculative",
+    ]
     assert [name for name, technique in techniques().items() if technique.offline] == ["compiled-batch"]
 
 

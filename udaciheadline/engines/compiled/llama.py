@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from udaciheadline.checkpoints.division import Share, Stage, head_dim
 from udaciheadline.engines.compiled.families import check
+from udaciheadline.engines.compiled.packed import Packed
 from udaciheadline.engines.compiled.ranks import Alone, Split
-from udaciheadline.engines.compiled.weights import packed, project, taken_over
+from udaciheadline.engines.compiled.weights import Matrix, packed, project, taken_over
 from udaciheadline.records import Unsupported
 
 Attention = Callable[..., Tensor]
@@ -187,17 +188,27 @@ class Llama(nn.Module):
                 layer.mlp = torch.compile(layer.mlp, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
         self.rotated = torch.compile(self.rotated, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
 
-    def pack(self) -> None:
-        """Puts the weights of products into the order in which a CPU's matrix library reads them (oneDNN's).
+    def pack(self, own: bool = False) -> None:
+        """Puts the weights of products into the order in which a CPU's matrix library reads them (oneDNN's), or, with
+        `own`, in which our own products do.
 
         Otherwise it orders them anew for every product, which costs more than a product with few tokens. They can then
-        be used for products alone: no program is compiled for them, and an embedding that is also the head stays.
+        be used for products alone: no program is compiled for them, and an embedding that is also the head stays. From
+        the order of our own a row can be looked up, too, and the embedding is put into it.
         """
+
+        def put(module: nn.Module, name: str, weight: Matrix) -> None:
+            delattr(module, name)  # a module does not take the place of a parameter
+            setattr(module, name, weight)
+
+        order, tied = (Packed if own else packed), self.head is self.embedding
         for layer in self.layers:
             for name in ("qkv", "out", "gate_up", "down"):
-                setattr(layer, name, packed(getattr(layer, name)))
-        if self.head is not None and self.head is not self.embedding:
-            self.head = packed(self.head)
+                put(layer, name, order(getattr(layer, name)))
+        if self.head is not None and (own or not tied):
+            put(self, "head", order(self.head))
+        if self.embedding is not None and own:
+            put(self, "embedding", self.head if tied else order(self.embedding))
 
     def cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for `rows` texts of at most `slots` tokens."""

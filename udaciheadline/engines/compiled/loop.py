@@ -29,11 +29,12 @@ from torch import distributed
 
 from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.codec import Limit
+from udaciheadline.engines.compiled import packed
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
-from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
+from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, PackedRow, Rows, Tokens
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.compiled.weights import count
 from udaciheadline.engines.device import now
@@ -119,8 +120,9 @@ class CompiledEngine:
         self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
-        if self._device == "cpu" and not self._compiles:
-            self._model.pack()
+        ours = weights in packed.QUANTISED or (self._compiles and self._model.dtype == torch.bfloat16)
+        if self._device == "cpu" and (ours or not self._compiles):
+            self._model.pack(ours)
         layer_parameters = count(self._model.layers)  # type: ignore[arg-type]
         elsewhere = self._model.stage.of - len(self._model.layers)
         self.info = BuildInfo(
@@ -225,6 +227,8 @@ class CompiledEngine:
             if count == 1 and (self._ranks == 1 or self._peers):
                 return GraphedRow(self._model, slots, self._peers)
             return GraphedRows(self._model, count, slots)
+        if count == 1 and self._compiles and isinstance(self._model.head, packed.Packed):
+            return PackedRow(self._model, slots, self._ending, self._max_new_tokens)
         if count == 1 and self._compiles:
             if len(self._model.layers) > ONE_PROGRAM_LAYERS:
                 return CompiledLayers(self._model, slots)

@@ -6,6 +6,7 @@ A row of the cache holds one text. `prefill` reads prompts into rows, `advance` 
 rows; both return at once, with tokens that are on their way to the host.
 """
 
+import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch._higher_order_ops.while_loop import while_loop
 
+from udaciheadline.engines.compiled import native
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.texts import Ending
 
@@ -180,3 +182,82 @@ class CompiledRow(Rows):
         made = last.new_zeros(max(self._steps, 1))
         start = (torch.zeros((), dtype=torch.long), last.clone(), ~self._blanks[last], place.clone(), made, *cache)
         return while_loop(unfinished, body, start)[4]
+
+
+class PackedRow(Rows):
+    """One text on a CPU, of a model whose matrices are all packed: all its tokens in one call of our own C++.
+
+    A product unpacks codes in registers, which no library does that a compiled program could call for each of a hundred
+    small products. Around them a step does few things, so those are C++, too; there is nothing to compile for a model.
+    Vectors, norms and the cache are float32, whatever the model was. The prompt is read as a job's prompts are.
+    """
+
+    def __init__(self, model: Llama, slots: int, ending: Ending, new_tokens: int) -> None:
+        super().__init__(model, 1, slots)
+        self._steps = new_tokens - 1
+        self._made = torch.zeros(max(self._steps, 1), dtype=torch.long)
+        self._cache = [(keys.float(), values.float()) for keys, values in self._cache]
+        self._held: list[Tensor] = []  # those whose addresses are given away
+        layers = [
+            native.Layer(
+                qkv=layer.qkv.matrix(self._floats(layer.qkv_bias)),
+                **{name: getattr(layer, name).matrix() for name in ("out", "gate_up", "down")},
+                **{
+                    name: self._address(getattr(layer, name))
+                    for name in ("attention_norm", "mlp_norm", "q_norm", "k_norm")
+                },
+                keys=keys.data_ptr(),
+                values=values.data_ptr(),
+            )
+            for layer, (keys, values) in zip(model.layers, self._cache, strict=True)
+        ]
+        self._tables = ending.tables(model.vocabulary)
+        ends, breaks, blanks = (table.data_ptr() for table in self._tables)
+        self._native = native.Model(
+            layers=(native.Layer * len(layers))(*layers),
+            embedding=model.embedding.matrix(),
+            head=model.head.matrix(),
+            norm=self._address(model.norm),
+            cos=model.cos.data_ptr(),
+            sin=model.sin.data_ptr(),
+            ends=ends,
+            breaks=breaks,
+            blanks=blanks,
+            count=len(layers),
+            heads=model.heads,
+            kv_heads=model.kv_heads,
+            head_dim=model.head_dim,
+            slots=slots,
+            eps=model.eps,
+        )
+
+    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
+        """Reads the prompt; its first token."""
+        tokens = torch.tensor(prompts[0])
+        self._length = len(tokens)
+        self._first = native.library().read_tokens(
+            ctypes.byref(self._native), tokens.data_ptr(), len(tokens), torch.get_num_threads()
+        )
+        return Tokens(torch.tensor([[self._first]]))
+
+    def advance(self, count: int) -> Tokens:
+        """All tokens up to the end of the headline."""
+        made = native.library().write_tokens(
+            ctypes.byref(self._native),
+            self._first,
+            self._length,
+            self._steps,
+            torch.get_num_threads(),
+            self._made.data_ptr(),
+        )
+        return Tokens(self._made[None, :made])
+
+    def _floats(self, tensor: Tensor | None) -> Tensor | None:
+        """The tensor in float32, kept for as long as this object."""
+        if tensor is not None:
+            self._held.append(tensor.detach().float())
+        return None if tensor is None else self._held[-1]
+
+    def _address(self, tensor: Tensor | None) -> int | None:
+        floats = self._floats(tensor)
+        return None if floats is None else floats.data_ptr()

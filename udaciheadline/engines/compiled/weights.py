@@ -72,9 +72,9 @@ class Quantized(nn.Module):
     def is_cuda(self) -> bool:
         return self.codes.is_cuda
 
-    def dense(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """These rows (m, i) of the weight in full precision, float32."""
-        codes, scales = self.codes[rows], self.scales[rows].float()
+    def unpacked(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The codes of these rows as numbers (m, groups, group): a group is what shares a scale."""
+        codes = self.codes[rows]
         if self.in_a_word == 1:
             own = codes.float()
         else:
@@ -85,7 +85,12 @@ class Quantized(nn.Module):
                 own = own.to(torch.uint8).view(torch.float8_e4m3fn).float()
             else:
                 own = own.float() - 2 ** (self.bits - 1)
-        return (own.view(*scales.shape, -1) * scales[..., None]).view(len(codes), -1)
+        return own.view(len(codes), self.scales[0].numel(), -1)
+
+    def dense(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """These rows (m, i) of the weight in full precision, float32."""
+        own = self.unpacked(rows)
+        return (own * self.scales[rows].float().view(*own.shape[:2], 1)).flatten(1)
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x (m, i) times the weight, transposed, plus bias (o): (m, o)."""
