@@ -73,8 +73,8 @@ def articles_for(options: Any) -> tuple[Sequence[Article], Sequence[Article], Se
     """
     shown = few_shot_count(options.prompt)
     if options.dataset == EMBEDDED:
-        articles = list(training_articles(options.articles + shown, options.seed))
-        return articles[shown:], evaluation_articles(), articles[:shown]
+        made = list(training_articles(options.articles + shown, options.seed))
+        return made[shown:], evaluation_articles(), made[:shown]
     articles = load_articles(
         options.dataset,
         options.articles + shown,

@@ -91,7 +91,9 @@ class HeadlineTrainer(Trainer):
         super().__init__(model, arguments, as_it_is, train_dataset=training, eval_dataset=held_out)
         self._teacher = teacher.to(self.args.device) if teacher else None
 
-    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """The mean over the batch's headline tokens (n), in nats."""
         labels = inputs["labels"][:, 1:]
         learned = labels != -100

@@ -46,6 +46,9 @@ def command(record: Record) -> str:
         options += ["--target", str(settings["target_name"])]
         if settings.get("draft_name") != settings.get("model_name") and record.technique != "target":
             options += ["--draft", str(settings["draft_name"])]
+    for named in settings.get("pruned_model") or ():
+        if named.startswith(f"{record.technique}="):
+            options += ["--pruned-model", named]
     for name, default in _DEFAULTS:
         if settings.get(name, default) != default:
             options += [f"--{name.replace('_', '-')}", str(settings[name])]

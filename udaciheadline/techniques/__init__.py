@@ -4,8 +4,8 @@ A module here that defines `TECHNIQUES` is found by itself: adding a technique i
 `bench/gates.toml`. Finding them imports no torch; that happens inside `build`, in the worker process.
 
 Others use `techniques` (all of them) and `select` (some of them), each a `Technique`; the `REFERENCE` is the name of
-the one that all are compared with. The trainer prunes a model by `prune_with` and what
-`depth_pruning` or `width_pruning` remove.
+the one that all are compared with. The rows that remove weights
+are the `PRUNED` ones: the trainer does as they do, by `prune_with` and what `depth_pruning` or `width_pruning` remove.
 """
 
 import importlib
@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from functools import cache
 
 from udaciheadline.records import UsageError
-from udaciheadline.techniques._removal import prune_with
+from udaciheadline.techniques._removal import PRUNED, prune_with
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
-__all__ = ["REFERENCE", "Technique", "depth_pruning", "prune_with", "select", "techniques", "width_pruning"]
+__all__ = ["PRUNED", "REFERENCE", "Technique", "depth_pruning", "prune_with", "select", "techniques", "width_pruning"]
 
 
 @cache

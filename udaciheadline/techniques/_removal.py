@@ -16,6 +16,13 @@ SHARE = 0.25
 """Of the whole model's weights, embeddings included, that are removed: the nearest share that the layers or channels
 come to."""
 
+PRUNED = ("depth-pruned", "width-pruned")
+"""The techniques that remove weights, for which a checkpoint may stand ready."""
+
+ARTICLES = (
+    16  # that a row prunes a model by, each time that its process starts: depth pruning reads them dozens of times
+)
+
 Loss = Callable[[], float]
 """Mean negative log-likelihood of true headlines under the model as it is now, in nats a token."""
 
@@ -84,5 +91,5 @@ def build(technique: str, prune: Prune, spec: EngineSpec) -> Engine:
             f"udaciheadline.train --prune`, and name it with --pruned-model {technique}=FOLDER"
         )
     model = models.load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    details = prune_with(prune, model, tokenizer, spec.calibration)
+    details = prune_with(prune, model, tokenizer, spec.calibration[:ARTICLES])
     return build_engine(spec, model, tokenizer, details)
