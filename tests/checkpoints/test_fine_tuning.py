@@ -73,7 +73,7 @@ def test_a_checkpoint_learns_the_headlines_of_articles_and_is_saved_as_any_other
     assert f"{nats['before']:.4f} → {nats['after']:.4f} nats" in (out / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize(("kind", "sizes"), [("depth", (1, 1024)), ("width", (2, 384))])
+@pytest.mark.parametrize(("kind", "sizes"), [("depth", (1, 1024)), ("width", (2, 704))])
 def test_what_is_pruned_first_is_smaller_and_the_loss_between_is_told(
     kind: str, sizes: tuple[int, int], train: Train
 ) -> None:

@@ -13,8 +13,8 @@ from udaciheadline.engines import Engine, build_engine
 from udaciheadline.records import Article, EngineSpec, Unsupported, UsageError
 
 SHARE = 0.25
-"""Of the whole model's weights, embeddings included, that are removed: the nearest share that the layers or channels
-come to."""
+"""Of the weights of the model's layers, that are removed at least. The vocabulary's, of which nothing is removed, are not
+counted: of a large model they are few."""
 
 PRUNED = ("depth-pruned", "width-pruned")
 """The techniques that remove weights, for which a checkpoint may stand ready."""
