@@ -13,15 +13,14 @@ from udaciheadline.engines import Engine, build_engine
 from udaciheadline.records import Article, EngineSpec, Unsupported, UsageError
 
 SHARE = 0.25
-"""Of the weights of the model's layers, that are removed at least. The vocabulary's, of which nothing is removed, are not
-counted: of a large model they are few."""
+"""Of the weights of the model's layers, that are removed at least. Those of the vocabulary, of which nothing is removed,
+are not counted: in a large model they are few."""
 
 PRUNED = ("depth-pruned", "width-pruned")
 """The techniques that remove weights, for which a checkpoint may stand ready."""
 
-ARTICLES = (
-    16  # that a row prunes a model by, each time that its process starts: depth pruning reads them dozens of times
-)
+ARTICLES = 8
+"""That a row prunes a model by, each time that its process starts: depth pruning reads them dozens of times."""
 
 Loss = Callable[[], float]
 """Mean negative log-likelihood of true headlines under the model as it is now, in nats a token."""
