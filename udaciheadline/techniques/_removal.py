@@ -13,8 +13,8 @@ from udaciheadline.engines import Engine, build_engine
 from udaciheadline.records import Article, EngineSpec, Unsupported, UsageError
 
 SHARE = 0.25
-"""Of the weights of the model's layers, that are removed at least. Those of the vocabulary, of which nothing is removed,
-are not counted: in a large model they are few."""
+"""Of the weights of the model's layers, that are removed at least. Those of the vocabulary, which stay, do not
+count: in a large model they are few."""
 
 PRUNED = ("depth-pruned", "width-pruned")
 """The techniques that remove weights, for which a checkpoint may stand ready."""
