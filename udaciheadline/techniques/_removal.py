@@ -70,6 +70,7 @@ def build(technique: str, prune: Prune, spec: EngineSpec) -> Engine:
     an article to prune it by, or the checkpoint is of another vocabulary than the model.
     """
     from udaciheadline.checkpoints import models
+    from udaciheadline.engines.compiled import check
 
     tokenizer = models.load_tokenizer(spec.model)
     if ready := spec.pruned.get(technique):
@@ -81,9 +82,9 @@ def build(technique: str, prune: Prune, spec: EngineSpec) -> Engine:
         return build_engine(spec, models.load_model(ready, device=spec.device, dtype=spec.dtype), tokenizer)
     if spec.model.startswith(models.SHAPE):
         raise Unsupported(
-            "most layers and channels of a grown model add exactly zero, and removing those would look free: prune a "
-            "trained one"
+            "it is a grown model, most of whose layers and channels add exactly zero: removing those would look free"
         )
+    check(models.load_config(spec.model))
     if not spec.calibration:
         raise UsageError(
             f"--technique {technique}: there is no pruned checkpoint of --model {spec.model}: make one with `python -m "
