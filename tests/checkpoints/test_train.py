@@ -16,6 +16,7 @@ from udaciheadline.checkpoints.models import load_model, load_tokenizer, resolve
 from udaciheadline.data.newswire import evaluation_articles, training_articles
 from udaciheadline.data.prompts import completion_for, prompt_for
 from udaciheadline.records import Article, UsageError
+from udaciheadline.techniques import PRUNED
 
 pytestmark = pytest.mark.usefixtures("huggingface_cache")
 
@@ -305,6 +306,21 @@ def test_the_shipped_models_take_at_most_24_mib_together() -> None:
 def test_the_shipped_models_have_the_same_tokenizer() -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (folder("main") / name).read_bytes() == (folder("target") / name).read_bytes()
+
+
+@pytest.mark.parametrize(("role", "sizes"), [("depth-pruned", (3, 384)), ("width-pruned", (4, 192))])
+def test_a_pruned_model_that_ships_is_the_main_one_without_a_quarter_of_its_layers(
+    role: str, sizes: tuple[int, int]
+) -> None:
+    pruned, main = (load_model(str(folder(name)), device="cpu", dtype="bfloat16").config for name in (role, "main"))
+    assert (pruned.num_hidden_layers, pruned.intermediate_size) == sizes
+    for name in ("hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "rope_parameters"):
+        assert getattr(pruned, name) == getattr(main, name)
+    assert (folder(role) / "tokenizer.json").read_bytes() == (folder("main") / "tokenizer.json").read_bytes()
+
+
+def test_the_pruned_models_take_at_most_6_mib_together() -> None:
+    assert sum(file.stat().st_size for role in PRUNED for file in folder(role).rglob("*")) <= 6 * 2**20
 
 
 def test_a_shipped_tokenizer_is_made_for_the_prompt(shipped: str) -> None:

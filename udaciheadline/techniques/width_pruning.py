@@ -3,9 +3,9 @@
 A Llama's MLP is a sum over its channels: each reads the hidden state with a row of the gate and of the up projection,
 and writes to it with a column of the down projection. A channel whose activation is small writes little, and is
 removed: three smaller matrices are left, in which nothing is zero, so every kernel is faster on them (Minitron,
-Muralidharan et al. 2024, https://arxiv.org/abs/2407.14679, which ranks channels by their activations, too). As
-in Wanda (Sun et al. 2023, https://arxiv.org/abs/2306.11695) an activation counts times the weights that it meets: here
-the norm of its column.
+Muralidharan et al. 2024, https://arxiv.org/abs/2407.14679, which ranks channels by their activations, too). As in Wanda
+(Sun et al. 2023, https://arxiv.org/abs/2306.11695) an activation counts times the weights that it meets, here the norm
+of its column: a channel is worth the same however its scale is divided between the projections.
 """
 
 from functools import partial
