@@ -73,7 +73,8 @@ def articles_for(options: Any) -> tuple[Sequence[Article], Sequence[Article], Se
     """
     shown = few_shot_count(options.prompt)
     if options.dataset == EMBEDDED:
-        made = list(training_articles(options.articles + shown, options.seed))
+        count = min(options.articles, options.steps * options.batch_size)  # no more than are learned from
+        made = list(training_articles(count + shown, options.seed))
         return made[shown:], evaluation_articles(), made[:shown]
     articles = load_articles(
         options.dataset,

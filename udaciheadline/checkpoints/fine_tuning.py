@@ -7,6 +7,7 @@ was before and after.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from transformers import set_seed
 from udaciheadline.checkpoints.examples import Examples, articles_for
 from udaciheadline.checkpoints.finding import SHAPE
 from udaciheadline.checkpoints.models import in_chat_template, load_model, load_tokenizer, resolve
-from udaciheadline.checkpoints.trainer import HeadlineTrainer, folder_for, on_gpu, save
+from udaciheadline.checkpoints.trainer import DATA, HeadlineTrainer, folder_for, on_gpu, save
 from udaciheadline.data.articles import EMBEDDED
 from udaciheadline.data.prompts import make_prompt
 from udaciheadline.records import Article, Unsupported, UsageError
@@ -45,8 +46,6 @@ def fine_tune(options: Any, prune: Prune | None = None, say: Callable[[str], obj
         )
     with folder_for(options.out) as folder:
         set_seed(options.seed)
-        if options.dataset == EMBEDDED:  # of which there are as many as one likes
-            options.articles = min(options.articles, options.steps * options.batch_size)
         training, held_out, shown = articles_for(options)
         prompt = make_prompt(options.prompt, shown, lambda text: in_chat_template(source, text))
         examples = Examples(training, tokenizer, options.max_length, prompt)
@@ -84,7 +83,9 @@ def _resolve(name: str, option: str) -> str:
 
 def _card(options: Any, model: Any, examples: int, losses: Sequence[float]) -> str:
     config = model.config
-    learned = f"what {options.teacher} says of each of their tokens" if options.teacher else "to write their headlines"
+    source, teacher = (name and Path(name).name for name in (options.source, options.teacher))  # no path of a machine
+    learned = f"what {teacher} says of each of their tokens" if teacher else "to write their headlines"
+    data = DATA[options.dataset == EMBEDDED]
     pruned = f"{options.prune}-pruned and " if options.prune else ""
     figures = " → ".join(f"{loss:.4f}" for loss in losses)
     when = "before, pruned, after" if options.prune else "before, after"
@@ -93,13 +94,13 @@ def _card(options: Any, model: Any, examples: int, losses: Sequence[float]) -> s
 library_name: transformers
 pipeline_tag: text-generation
 {license}---
-# {options.source}, {pruned}trained on
+# {source}, {pruned}trained on
 
 A {config.model_type} model of {model.num_parameters():,} parameters ({config.num_hidden_layers} layers, intermediate \
 {config.intermediate_size}) that writes a headline for a short description.
 
 - **Prompt**: {options.prompt}.
-- **Data**: {options.dataset}, {examples:,} articles: it learned {learned}.
+- **Data**: {data}, {examples:,} articles: it learned {learned}.
 - **Training**: `python -m udaciheadline.train`, {options.steps:,} steps of {options.batch_size}, learning rate \
 {options.learning_rate:g}, seed {options.seed}.
 - **Held-out loss**: {figures} nats per headline token ({when}).

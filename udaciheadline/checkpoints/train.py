@@ -17,7 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase,
 
 from udaciheadline.checkpoints.examples import Examples, articles_for
 from udaciheadline.checkpoints.models import load_tokenizer
-from udaciheadline.checkpoints.trainer import HeadlineTrainer, folder_for, save
+from udaciheadline.checkpoints.trainer import DATA, HeadlineTrainer, folder_for, save
+from udaciheadline.data.articles import EMBEDDED
 from udaciheadline.data.prompts import completion_for, prompt_for
 from udaciheadline.records import Article
 
@@ -114,11 +115,7 @@ def train(options: Any) -> float:
 
 def _model_card(options: Any, model: LlamaForCausalLM, examples: int, loss: float) -> str:
     config = model.config
-    data = (
-        "the invented newswire of the udaciheadline package"
-        if options.dataset == "embedded"
-        else "a dataset of one's own"
-    )
+    data = DATA[options.dataset == EMBEDDED]
     return f"""---
 library_name: transformers
 pipeline_tag: text-generation

@@ -21,6 +21,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from udaciheadline.checkpoints.examples import Examples, as_it_is
 from udaciheadline.records import UsageError
 
+DATA = {True: "the invented newswire of the udaciheadline package", False: "a dataset of one's own"}
+"""What a model card calls the articles: the embedded ones, and others."""
+
 
 def on_gpu(options: Any) -> bool:
     """Whether `--device` asks for the GPU. Raises UsageError where there is none."""
