@@ -138,9 +138,9 @@ def _memory(record: Record, reference: Record | None) -> Iterator[str]:
         yield f"{share(details['sparsity'])} of the pruned weights are zeros, which take the room of any other number."
     if "removed_share" in details:
         yield (
-            f"{share(details['removed_share'])} of the model's weights were removed as its process started, which made "
-            f"true headlines of articles that are not measured {details['pruning_nats']:.2f} nats a token less likely; "
-            "nothing was healed."
+            f"{share(details['removed_share'])} of the model's weights were removed as its process started, and "
+            "nothing was healed: true headlines of articles that are not measured went "
+            f"{details['pruning_nats']:+.2f} nats a token."
         )
 
 
