@@ -72,6 +72,7 @@ TECHNIQUES = (
         "Depth Pruning",
         32,
         partial(build, "depth-pruned", prune_depth),
+        optimises="compiled",
         engines=("compiled",),
         calibrates=True,
     ),

@@ -86,6 +86,7 @@ TECHNIQUES = (
         "Width Pruning",
         34,
         partial(build, "width-pruned", prune_width),
+        optimises="compiled",
         engines=("compiled",),
         calibrates=True,
     ),
