@@ -38,7 +38,9 @@ class EngineSpec:
     returns them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row;
     `engine` is "transformers" or "compiled", for techniques that exist on both; `ranks` are the processes, one device
     each, that a parallel technique is spread over; `stop` is where a headline ends, beside the model's own end of
-    sequence (`data.prompts.STOPS`)."""
+    sequence (`data.prompts.STOPS`). `pruned` are checkpoints that stand ready for rows that would prune `model`, by the
+    names of the techniques; `calibration` are articles that are not measured, for techniques that ask them what of a
+    model matters (nothing where no such technique is wanted)."""
 
     model: str
     target: str | None
@@ -49,6 +51,8 @@ class EngineSpec:
     engine: str = "transformers"
     ranks: int = 1
     stop: str = "newline"
+    pruned: dict[str, str] = field(default_factory=dict)
+    calibration: tuple[Article, ...] = ()
 
 
 @dataclass(frozen=True)

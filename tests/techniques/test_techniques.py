@@ -16,7 +16,7 @@ from udaciheadline.records import Unsupported, UsageError
 from udaciheadline.techniques import REFERENCE, Technique, pruning, select, techniques
 
 GATES = Path(__file__).parents[2] / "bench" / "gates.toml"
-NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "pruned"]
+NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "pruned", "depth-pruned", "width-pruned"]
 NAMES += ["int8", "fp4", "nf4", "tensor-parallel", "layer-placement", "pipeline-parallel", "target", "speculative"]
 
 
@@ -31,6 +31,8 @@ def test_the_techniques_have_the_titles_and_the_order_of_the_table():
         ("compiled", "compiled", "Compiled"),
         ("compiled-batch", "compiled-batch", "Compiled, Offline"),
         ("pruned", "pruned", "Magnitude Unstructured Pruning"),
+        ("depth-pruned", "depth-pruned", "Depth Pruning"),
+        ("width-pruned", "width-pruned", "Width Pruning"),
         ("int8", "int8", "Quantised 8bit"),
         ("fp4", "fp4", "Quantised 4bit"),
         ("nf4", "nf4", "Quantised 4bit (nf4)"),
@@ -199,7 +201,8 @@ def test_only_two_take_one_prompt_at_a_time_and_one_takes_them_only_as_a_job():
 @pytest.mark.parametrize("name", NAMES)
 def test_what_exists_on_both_engines_goes_to_the_one_asked_for_and_the_others_keep_theirs(spec, name):
     found = {engine: techniques()[name].engine_for(replace(spec, engine=engine)) for engine in ENGINES}
-    own = "compiled" if name in ("compiled", "compiled-batch", "pipeline-parallel") else "transformers"
+    compiled_only = ("compiled", "compiled-batch", "depth-pruned", "width-pruned", "pipeline-parallel")
+    own = "compiled" if name in compiled_only else "transformers"
     on_both = name in ("pruned", "tensor-parallel", "target")
     assert found == ({engine: engine for engine in ENGINES} if on_both else dict.fromkeys(ENGINES, own))
 

@@ -23,7 +23,13 @@ from udaciheadline.report.figures import Figure
 from udaciheadline.report.numbers import number
 from udaciheadline.techniques import REFERENCE
 
-PLACES = ("model", "target", "draft")  # where this machine has them: their names are among the settings
+PLACES = (
+    "model",
+    "target",
+    "draft",
+    "pruned",
+    "calibration",
+)  # where this machine has them: their names are among the settings
 HTML, MARKDOWN = "report.html", "report.md"
 NEEDED = ("jinja2", "matplotlib")
 MARKS = {"deploy": "\N{CHECK MARK}", "undecided": "?", "reference": "\N{BULLET}", "not run": "\N{EN DASH}"}

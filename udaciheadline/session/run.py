@@ -114,7 +114,7 @@ class Run:
     @property
     def all_settings(self) -> dict[str, object]:
         """What the session was asked for, and what that came to."""
-        return {**self.settings, **asdict(self.spec)}
+        return {**self.settings, **asdict(replace(self.spec, calibration=()))}
 
     def ask(self, name: str, method: str, *args: Any) -> Any:
         """Calls the engine of a technique that others are compared with, starting it where it is not alive. Raises

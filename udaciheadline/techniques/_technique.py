@@ -22,8 +22,9 @@ class Technique:
     for it on the compiled engine (None, or a row that there is not: nothing does). `needs_target` where it is about the
     larger model. `needs_cuda` where it runs on a GPU only, `batches` where it takes several prompts at a time,
     `offline` where it takes all of them as one job, so that only its throughput can be measured. `parallel` where it is
-    spread over several ranks, whose `build` each makes its part of the engine. `engines` are those that it exists on.
-    `note` is a sentence, without its full stop, that a reader of the row's figures must know. `arguments` are those of
+    spread over several ranks, whose `build` each makes its part of the engine. `calibrates` where it asks articles that
+    are not measured what of a model matters (`calibration` of the spec). `engines` are those that it exists on. `note`
+    is a sentence, without its full stop, that a reader of the row's figures must know. `arguments` are those of
     transformers' `from_pretrained` and of `generate` that are all of it, for techniques that need nothing else (None:
     it is more than that); `{dtype}` stands for the session's.
     """
@@ -40,6 +41,7 @@ class Technique:
     batches: bool = True
     offline: bool = False
     parallel: bool = False
+    calibrates: bool = False
     engines: tuple[str, ...] = ("transformers",)
     note: str = ""
     arguments: tuple[str, str] | None = None
