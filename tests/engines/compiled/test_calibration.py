@@ -9,7 +9,7 @@ from random_models import FAMILIES, random_model, small
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from udaciheadline.engines.compiled import calibration
-from udaciheadline.engines.compiled.calibration import best_scales, calibrate, gptq, in_rows, spreading
+from udaciheadline.engines.compiled.calibration import best_scales, calibrate, gptq, spreading
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.weights import quantized
 from udaciheadline.records import Unsupported
@@ -37,7 +37,7 @@ def case(request):
     before = family(request.param)
     after = copy.deepcopy(before)
     texts = tokens(1)
-    return SimpleNamespace(before=before, after=after, texts=texts, details=calibrate(after, texts))
+    return SimpleNamespace(before=before, after=after, texts=texts, details=calibrate(after, texts.tolist()))
 
 
 def test_every_projection_lies_on_its_scales(case):
@@ -45,7 +45,8 @@ def test_every_projection_lies_on_its_scales(case):
     for projection in projections(case.after):
         steps = projection.scales.repeat_interleave(projection.weight.shape[1] // projection.scales.shape[1], 1)
         codes = (projection.weight / steps).round()
-        assert codes.min() >= -8 and codes.max() <= 7
+        assert codes.min() >= -8
+        assert codes.max() <= 7
         assert torch.equal(codes * steps, projection.weight)
 
 
@@ -77,13 +78,24 @@ def test_a_calibrated_model_is_nearer_to_what_it_was_than_a_rounded_one_on_texts
 
 def test_the_same_texts_give_the_same_weights(case):
     again = copy.deepcopy(case.before)
-    calibrate(again, case.texts)
+    calibrate(again, case.texts.tolist())
     for one, other in zip(projections(again), projections(case.after), strict=True):
-        assert torch.equal(one.weight, other.weight) and torch.equal(one.scales, other.scales)
+        assert torch.equal(one.weight, other.weight)
+        assert torch.equal(one.scales, other.scales)
+
+
+def test_what_fills_up_a_shorter_text_does_not_count(case, monkeypatch):
+    long, short = case.texts[0].tolist(), case.texts[1, :9].tolist()
+    made = []
+    monkeypatch.setattr(calibration, "gptq", lambda weight, moments: made.append(moments) or gptq(weight, moments))
+    for texts in ([long, short], [long], [short]):
+        calibrate(copy.deepcopy(case.before), texts)
+    together, one, other = made[:: len(made) // 3]  # of the first projections, which nothing was rounded before
+    torch.testing.assert_close(together, one + other)
 
 
 def test_it_says_how_long_it_took_and_on_how_much(case):
-    assert case.details["calibration_tokens"] == case.texts.numel()
+    assert case.details["calibration_tokens"] == sum(map(len, case.texts))
     assert case.details["calibration_seconds"] > 0
 
 
@@ -94,12 +106,12 @@ def test_a_calibrated_model_runs_as_before_without_hooks(case):
 def test_a_model_of_another_family_is_unsupported():
     model = GPT2LMHeadModel(GPT2Config(n_embd=64, n_layer=1, n_head=2, vocab_size=100))
     with pytest.raises(Unsupported, match="it is a gpt2 model"):
-        calibrate(model, tokens(1))
+        calibrate(model, tokens(1).tolist())
 
 
 def test_matrices_that_do_not_divide_into_groups_are_unsupported():
     with pytest.raises(Unsupported, match="rows of 32 weights"):
-        calibrate(random_model(small()), tokens(1))
+        calibrate(random_model(small()), tokens(1).tolist())
 
 
 # -- one matrix ------------------------------------------------------------------------------------------------------
@@ -167,14 +179,3 @@ def _loss(weight, importance, scales):
     groups = weight.view(len(weight), -1, 64)
     off = (groups / scales[..., None]).round().clamp(-8, 7) * scales[..., None] - groups
     return (off.square() * importance.view(-1, 64)).sum(2)
-
-
-# -- texts -----------------------------------------------------------------------------------------------------------
-
-
-def test_texts_are_joined_to_rows_of_equal_length():
-    assert in_rows([[1, 2, 3], [4, 5], [6, 7]], 3).tolist() == [[1, 2, 3], [4, 5, 6]]
-
-
-def test_texts_that_are_shorter_together_than_a_row_are_a_shorter_one():
-    assert in_rows([[1, 2], [3]], 8).tolist() == [[1, 2, 3]]

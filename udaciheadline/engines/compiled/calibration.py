@@ -7,8 +7,9 @@ layer's inputs say it is made up for best. Columns whose inputs are largest come
 nobody left to make up for them.
 
 Layers are calibrated in their order, each on what those before it, in 4 bits already, make of the texts: it makes up
-for their errors, too. No more than one layer's moments are in memory, and the texts are read twice: that is all that
-it costs. Nothing is added to what the model computes, so a step is no slower than with weights that were rounded plainly.
+for their errors, too. The texts are read once, each projection being calibrated when they get there, and no more than
+one's moments are in memory. Nothing is added to what the model computes: a step is no slower than with weights that
+were rounded to their nearest codes.
 """
 
 import time
@@ -21,9 +22,9 @@ from torch import Tensor
 
 from udaciheadline.engines.compiled.families import check
 from udaciheadline.engines.compiled.weights import group
+from udaciheadline.engines.texts import padded
 
 CODES = (-8, 7)
-LENGTH = 256  # tokens of a row that texts are joined to
 BLOCK = 128  # columns whose errors reach the columns behind them in one product
 DAMPING = 0.01  # of the mean second moment, on the diagonal: inputs that never varied on the texts may do so later
 STEPS = (7.0, 7.5, 8.0, 8.5, 9.0, 10.0, 11.0)  # from zero to a group's largest weight, that are tried: over 8 cuts it
@@ -32,18 +33,10 @@ TINY = torch.finfo(torch.float32).tiny
 _rounded = torch.fake_quantize_per_channel_affine  # to codes and back, in one operation
 
 
-def in_rows(texts: Sequence[Sequence[int]], length: int = LENGTH) -> Tensor:
-    """Texts in tokens, one after the other, cut into rows of equal length (rows, length): nothing is padded. What is
-    left over is dropped, but of texts shorter than one row together, which are a shorter one."""
-    joined = torch.tensor([token for text in texts for token in text])
-    length = min(length, len(joined))
-    return joined[: len(joined) // length * length].view(-1, length)
-
-
 @torch.no_grad()
-def calibrate(model: Any, tokens: Tensor) -> dict[str, float]:
+def calibrate(model: Any, texts: Sequence[Sequence[int]]) -> dict[str, float]:
     """Rounds the layers' matrices of a transformers Llama, or another of `families.FAMILIES`, to 4 bits, in place, by
-    what it makes of these tokens (rows, length).
+    what it makes of these texts in tokens.
 
     Each projection's `weight` (o, i) then lies on its `scales` (o, i / group), which stand beside it, as
     `weights.taken_over` expects; embedding and head stay. Returns the seconds that it took and the number of tokens.
@@ -51,6 +44,8 @@ def calibrate(model: Any, tokens: Tensor) -> dict[str, float]:
     """
     check(model.config)
     start = time.perf_counter()
+    tokens = padded(list(map(list, texts)), pad=0).to(model.device)
+    read = padded([[1] * len(text) for text in texts], pad=0).bool().to(model.device)
     hooks = []
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
@@ -60,18 +55,19 @@ def calibrate(model: Any, tokens: Tensor) -> dict[str, float]:
             (mlp.gate_proj, mlp.up_proj),
             (mlp.down_proj,),
         )
-        hooks += [group[0].register_forward_pre_hook(partial(_calibrate, group)) for group in alike]
+        hooks += [group[0].register_forward_pre_hook(partial(_calibrate, group, read)) for group in alike]
     try:
-        model.model(tokens.to(model.device), use_cache=False)
+        model.model(tokens, use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    return {"calibration_seconds": time.perf_counter() - start, "calibration_tokens": tokens.numel()}
+    return {"calibration_seconds": time.perf_counter() - start, "calibration_tokens": float(read.sum())}
 
 
-def _calibrate(projections: Sequence[Any], _: Any, inputs: tuple[Tensor]) -> None:
-    """Rounds the weights of projections before the first of them reads these inputs (b, t, i)."""
-    x = inputs[0].flatten(0, -2).float()
+def _calibrate(projections: Sequence[Any], read: Tensor, _: Any, inputs: tuple[Tensor]) -> None:
+    """Rounds the weights of projections before the first of them reads these inputs (b, t, i), of which those that are
+    `read` (b, t) count: the others fill up."""
+    x = inputs[0][read].float()  # (m, i)
     weight = torch.cat([projection.weight for projection in projections])
     rounded, scales = gptq(weight, x.T @ x)
     sizes = [len(projection.weight) for projection in projections]
