@@ -152,6 +152,14 @@ def test_columns_whose_inputs_were_always_zero_do_no_harm(matrix):
     assert (rounded - weight)[:, :64].abs().max() <= most_cut * weight.abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_zeros_stay_zeros_whatever_they_read(dtype):
+    """Grown models have whole projections of zeros, and such as read only zeros."""
+    rounded, scales = gptq(torch.zeros(8, 128, dtype=dtype), torch.zeros(128, 128))
+    assert not rounded.any()
+    assert scales.all()
+
+
 def test_an_error_is_made_up_for_as_least_squares_would(matrix):
     """Fixing the first column off by one moves the others to where the product's error is least."""
     moments = matrix[1] + 50 * torch.eye(256)

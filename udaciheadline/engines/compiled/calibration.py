@@ -28,7 +28,7 @@ CODES = (-8, 7)
 BLOCK = 128  # columns whose errors reach the columns behind them in one product
 DAMPING = 0.01  # of the mean second moment, on the diagonal: inputs that never varied on the texts may do so later
 STEPS = (7.0, 7.5, 8.0, 8.5, 9.0, 10.0, 11.0)  # from zero to a group's largest weight, that are tried: over 8 cuts it
-TINY = torch.finfo(torch.float32).tiny
+SMALL = 1e-12  # of what must not be zero: a float32 far above the least
 
 _rounded = torch.fake_quantize_per_channel_affine  # to codes and back, in one operation
 
@@ -77,11 +77,10 @@ def _calibrate(projections: Sequence[Any], read: Tensor, _: Any, inputs: tuple[T
 
 
 def gptq(weight: Tensor, moments: Tensor) -> tuple[Tensor, Tensor]:
-    """The weight (o, i) rounded to 4 bits and its scales (o, i / group), for inputs with these second moments (i, i)."""
+    """The weight (o, i) rounded to 4 bits, and its scales (o, i / group), for inputs of these second moments (i, i)."""
     size = group(weight.shape[1])
-    moments = moments + DAMPING * moments.diagonal().mean().clamp(min=TINY) * torch.eye(
-        len(moments), device=moments.device
-    )
+    moments = moments.clone()
+    moments.diagonal().add_((DAMPING * moments.diagonal().mean()).clamp(min=SMALL))
     scales = best_scales(weight, moments.diagonal(), size).to(weight.dtype)
     order = moments.diagonal().argsort(descending=True, stable=True)
     spread = spreading(moments[order][:, order])
@@ -119,7 +118,7 @@ def best_scales(weight: Tensor, importance: Tensor, size: int) -> Tensor:
     There is one more code below zero than above: a scale may be negative, so that the larger end of a group gets it.
     """
     groups = weight.float().view(len(weight), -1, size)
-    largest = groups.abs().amax(2).clamp(min=TINY)
+    largest = groups.abs().amax(2).clamp(min=100 * torch.finfo(weight.dtype).tiny)  # no scale may be zero
     least = torch.full_like(largest, torch.inf)
     scales = largest
     for steps in (*STEPS, *(-steps for steps in STEPS)):
