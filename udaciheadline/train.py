@@ -89,12 +89,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def pruner(options: argparse.Namespace) -> Any:
+    """What prunes as the options ask for, None where they ask for nothing."""
+    return partial(prune_with, PRUNE[options.prune]) if options.prune else None
+
+
 def run(options: argparse.Namespace) -> float:
     """Trains what the options ask for; the held-out loss in nats a headline token. Raises UsageError."""
-    if options.source is None:
-        return train.train(options)
-    prune: Any = partial(prune_with, PRUNE[options.prune]) if options.prune else None
-    return fine_tune(options, prune)
+    return train.train(options) if options.source is None else fine_tune(options, pruner(options))
 
 
 def main() -> None:

@@ -121,6 +121,16 @@ def test_memory_on_gpus_says_so() -> None:
     assert "(allocated on all GPUs)" in section(replace(RECORD, memory=Memory((5, 7), (9, 9), 700)), None).memory
 
 
+def test_a_row_that_was_pruned_as_it_started_says_that_nothing_was_healed() -> None:
+    def memory(**details: float) -> str:
+        assert RECORD.build
+        return section(replace(RECORD, build=replace(RECORD.build, details=details)), None).memory
+
+    assert "25 % of the model's weights were removed" in memory(removed_share=0.25, pruning_nats=0.5)
+    assert "0.50 nats a token less likely; nothing was healed." in memory(removed_share=0.25, pruning_nats=0.5)
+    assert "healed" not in memory()
+
+
 def test_a_job_has_its_rate_its_limit_and_what_it_wins() -> None:
     throughput = Throughput(8, 3, 80.0, 640.0, 16, 320.0, {}, Estimate(1.5, 1.4, 1.6))
     found = section(replace(OFFLINE, throughput=throughput), KV).performance

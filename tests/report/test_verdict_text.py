@@ -77,6 +77,13 @@ def test_the_command_of_a_technique_of_two_models_names_both() -> None:
     assert made.endswith("--technique speculative --model small --target large")
 
 
+def test_the_command_of_a_pruned_row_names_the_checkpoint_that_the_session_named_for_it() -> None:
+    settings = {"model_name": "large", "pruned_model": ["depth-pruned=shallow", "width-pruned=narrow"]}
+    pruned, other = (command(replace(COMPILED, technique=t, settings=settings)) for t in ("width-pruned", "compiled"))
+    assert pruned.endswith("--technique width-pruned --model large --pruned-model width-pruned=narrow")
+    assert other.endswith("--technique compiled --model large")
+
+
 def test_a_technique_that_is_more_than_arguments_of_transformers_has_no_lines_of_python() -> None:
     settings = {"model": "name/of-a-model"}
     with_lines = {name for name in techniques() if lines_of_python(replace(RECORD, technique=name, settings=settings))}

@@ -51,14 +51,14 @@ def test_without_one_the_model_is_pruned_by_the_articles_that_are_not_measured(
     techniques()[name].build(replace(compiled_spec, calibration=NEWS))
     ((model, details),) = models
     sizes = (model.config.num_hidden_layers, model.config.intermediate_size)
-    assert sizes == ((2, 384) if name == "depth-pruned" else (4, 128))
-    assert 0.2 < details["removed_share"] < 0.35
+    assert sizes == ((3, 384) if name == "depth-pruned" else (4, 192))
+    assert 0.15 < details["removed_share"] < 0.25
     assert details["pruning_nats"] > 0
 
 
 @pytest.mark.parametrize("name", PRUNED)
 def test_of_a_grown_model_what_is_removed_would_look_free(name: str, compiled_spec: EngineSpec) -> None:
-    with pytest.raises(Unsupported, match=r"^most layers and channels of a grown model add exactly zero"):
+    with pytest.raises(Unsupported, match=r"^it is a grown model, most of whose layers and channels add exactly zero"):
         techniques()[name].build(replace(compiled_spec, model="shape:llama-3.2-1b/main", calibration=NEWS))
 
 

@@ -13,15 +13,14 @@ from udaciheadline.engines import Engine, build_engine
 from udaciheadline.records import Article, EngineSpec, Unsupported, UsageError
 
 SHARE = 0.25
-"""Of the whole model's weights, embeddings included, that are removed: the nearest share that the layers or channels
-come to."""
+"""Of the weights of the model's layers, that are removed at least. Those of the vocabulary, which stay, do not
+count: in a large model they are few."""
 
 PRUNED = ("depth-pruned", "width-pruned")
 """The techniques that remove weights, for which a checkpoint may stand ready."""
 
-ARTICLES = (
-    16  # that a row prunes a model by, each time that its process starts: depth pruning reads them dozens of times
-)
+ARTICLES = 8
+"""That a row prunes a model by, each time that its process starts: depth pruning reads them dozens of times."""
 
 Loss = Callable[[], float]
 """Mean negative log-likelihood of true headlines under the model as it is now, in nats a token."""
@@ -71,6 +70,7 @@ def build(technique: str, prune: Prune, spec: EngineSpec) -> Engine:
     an article to prune it by, or the checkpoint is of another vocabulary than the model.
     """
     from udaciheadline.checkpoints import models
+    from udaciheadline.engines.compiled import check
 
     tokenizer = models.load_tokenizer(spec.model)
     if ready := spec.pruned.get(technique):
@@ -82,9 +82,9 @@ def build(technique: str, prune: Prune, spec: EngineSpec) -> Engine:
         return build_engine(spec, models.load_model(ready, device=spec.device, dtype=spec.dtype), tokenizer)
     if spec.model.startswith(models.SHAPE):
         raise Unsupported(
-            "most layers and channels of a grown model add exactly zero, and removing those would look free: prune a "
-            "trained one"
+            "it is a grown model, most of whose layers and channels add exactly zero: removing those would look free"
         )
+    check(models.load_config(spec.model))
     if not spec.calibration:
         raise UsageError(
             f"--technique {technique}: there is no pruned checkpoint of --model {spec.model}: make one with `python -m "

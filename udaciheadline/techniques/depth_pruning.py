@@ -17,8 +17,8 @@ from udaciheadline.techniques._technique import Technique
 
 
 def prune_depth(model: Any, loss: Loss, share: float = SHARE) -> dict[str, float]:
-    """Removes as many layers of a transformers model as come nearest to `share` of all its weights, in place, each time
-    the one whose removal costs the least `loss`.
+    """Removes this `share` of a transformers model's layers, rounded up, in place: one after the other, each time the
+    one whose removal costs the least `loss`.
 
     A layer rarely costs less once another one is gone, so what it cost before is taken for the least that it costs now,
     and only the cheapest is asked again, until it stays the cheapest (the lazy greedy algorithm, Minoux 1978,
@@ -29,14 +29,12 @@ def prune_depth(model: Any, loss: Loss, share: float = SHARE) -> dict[str, float
 
     body = decoder(model)
     layers = list(body.layers)
-    weights = sum(parameter.numel() for parameter in layers[0].parameters())
-    count = min(max(1, round(share * model.num_parameters() / weights)), len(layers) - 1)
-    if count < 1:
+    if len(layers) == 1:
         raise Unsupported("it has a single layer, and no depth to prune")
     kept = list(range(len(layers)))
     costs: dict[int, float] = {}
     whole = now = loss()
-    for _ in range(count):
+    for _ in range(math.ceil(share * len(layers))):
         measured: dict[int, float] = {}
         while (cheapest := min(kept, key=lambda layer: costs.get(layer, -math.inf))) not in measured:
             body.layers = nn.ModuleList(layers[i] for i in kept if i != cheapest)

@@ -23,18 +23,19 @@ MULTIPLE = 64
 
 
 def prune_width(model: Any, loss: Loss, share: float = SHARE) -> dict[str, float]:
-    """Removes the least important MLP channels of each layer of a transformers model, in place: as many as come nearest
-    to `share` of all its weights together, the rest being a multiple of MULTIPLE.
+    """Removes the least important MLP channels of each layer of a transformers model, in place: so many that they are
+    `share` of the layers' weights, or a few more, to leave a multiple of MULTIPLE.
 
     Activations are those while the `loss` is computed. Returns how many channels a layer has left, and what their
     removal cost in nats a token. Raises Unsupported for a model of another family, or one whose MLPs are too small.
     """
     layers = decoder(model).layers
     width = model.config.intermediate_size
-    of_a_channel = sum(3 * layer.mlp.down_proj.out_features for layer in layers)
-    left = round((width - share * model.num_parameters() / of_a_channel) / MULTIPLE) * MULTIPLE
-    if not 0 < left < width:
-        raise Unsupported(f"its {width} MLP channels a layer are too few to remove {share:.0%} of its weights there")
+    of_a_layer = sum(parameter.numel() for parameter in layers[0].parameters())
+    of_a_channel = 3 * layers[0].mlp.down_proj.out_features
+    left = int((width - share * of_a_layer / of_a_channel) // MULTIPLE) * MULTIPLE
+    if left <= 0:
+        raise Unsupported(f"its {width} MLP channels a layer are too few to remove {share:.0%} of its layers' weights")
     whole, importances = channel_importance(layers, loss)
     for layer, importance in zip(layers, importances, strict=True):
         keep_channels(layer.mlp, importance.topk(left).indices.sort().values)
