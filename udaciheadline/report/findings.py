@@ -144,8 +144,8 @@ def _memory(record: Record, reference: Record | None) -> Iterator[str]:
         )
     if "calibration_articles" in details:
         yield (
-            f"Its weights of 4 bits were chosen on {details['calibration_articles']:.0f} articles that are not measured, "
-            f"in {details['calibration_seconds']:.0f} s each time that its process started."
+            f"Its weights of 4 bits were chosen on {details['calibration_articles']:.0f} articles that are not "
+            f"measured, in {details['calibration_seconds']:.0f} s each time that its process started."
         )
 
 
