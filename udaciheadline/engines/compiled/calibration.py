@@ -26,7 +26,7 @@ from udaciheadline.engines.texts import padded
 
 CODES = (-8, 7)
 BLOCK = 128  # columns whose errors reach the columns behind them in one product
-DAMPING = 0.05  # of the mean second moment, on the diagonal: texts are few beside columns, others are not quite like them
+DAMPING = 0.05  # of the mean second moment, on the diagonal: a hundred short texts are few beside the columns
 STEPS = (7.0, 7.5, 8.0, 8.5, 9.0, 10.0, 11.0)  # from zero to a group's largest weight, that are tried: over 8 cuts it
 SMALL = 1e-12  # of what must not be zero: a float32 far above the least
 
