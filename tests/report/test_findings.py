@@ -133,6 +133,14 @@ def test_a_row_that_was_pruned_as_it_started_says_that_nothing_was_healed() -> N
     assert "healed" not in memory()
 
 
+def test_a_row_that_was_calibrated_says_on_how_much_and_for_how_long() -> None:
+    assert RECORD.build
+    build = replace(RECORD.build, details={"calibration_articles": 128.0, "calibration_seconds": 41.6})
+    said = section(replace(RECORD, build=build), None).memory
+    assert "chosen on 128 articles that are not measured, in 42 s" in said
+    assert "chosen on" not in section(RECORD, None).memory
+
+
 def test_a_job_has_its_rate_its_limit_and_what_it_wins() -> None:
     throughput = Throughput(8, 3, 80.0, 640.0, 16, 320.0, {}, Estimate(1.5, 1.4, 1.6))
     found = section(replace(OFFLINE, throughput=throughput), KV).performance

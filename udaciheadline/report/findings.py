@@ -146,6 +146,11 @@ def _memory(record: Record, reference: Record | None) -> Iterator[str]:
             "nothing was healed: true headlines of articles that are not measured went "
             f"{details['pruning_nats']:+.2f} nats a token."
         )
+    if "calibration_articles" in details:
+        yield (
+            f"Its weights of 4 bits were chosen on {details['calibration_articles']:.0f} articles that are not "
+            f"measured, in {details['calibration_seconds']:.0f} s each time that its process started."
+        )
 
 
 def _against(size: float, other: float, margin: float) -> str:
