@@ -57,8 +57,8 @@ class Generation:
 
     `token_ids` are the new tokens up to and including the one that ends the headline, `seconds` the device-synchronised
     time of the whole call (shared by all its prompts), `first_token_seconds` the part until the first new token was
-    there. `drafted` and `accepted` count draft tokens where a draft model helps; `batch_size` is how many prompts
-    were worked on at a time.
+    there. `drafted` and `accepted` count draft tokens where tokens are drafted, and `accepted_at` the accepted ones by
+    their place in a draft (nothing: the engine cannot tell); `batch_size` is how many prompts were worked on at a time.
     """
 
     headline: str
@@ -67,6 +67,7 @@ class Generation:
     first_token_seconds: float
     drafted: int = 0
     accepted: int = 0
+    accepted_at: tuple[int, ...] = ()
     batch_size: int = 1
     prompt_tokens: int = 0
 

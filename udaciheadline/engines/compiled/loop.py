@@ -20,7 +20,8 @@ kernels and the flow (no row works for a text that has ended) are left to win th
 import gc
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,11 +30,13 @@ from torch import distributed
 
 from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.codec import Limit
+from udaciheadline.engines.compiled.drafts import MOST_DRAFTS, Drafter
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
+from udaciheadline.engines.compiled.speculation import REJECTED, DraftedRow, GraphedDrafts, Written, best_k
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.compiled.weights import count
 from udaciheadline.engines.device import now
@@ -59,6 +62,17 @@ class _Text:
         self.row = -1
         self.done = False
         self.first_token_at = 0.0
+        self.drafted = 0
+        self.accepted_at: list[int] = []  # how often, by the place of a token in its draft
+
+    def count(self, row: list[int], used: int) -> None:
+        """Counts the drafts of a round (`speculation.Written`), of whose tokens the headline takes the first `used`."""
+        kept = sum(token >= 0 for token in row) - 1
+        if drafted := kept + row.count(REJECTED):
+            self.drafted += drafted
+            self.accepted_at = self.accepted_at or [0] * drafted
+            for place in range(min(used, kept)):
+                self.accepted_at[place] += 1
 
 
 class CompiledEngine:
@@ -68,8 +82,9 @@ class CompiledEngine:
     `weights` names the kind that the matrices are quantised to (`weights.KINDS`; None: they stay as they are). With
     `alone`, what a single prompt needs is compiled at once; otherwise it is compiled when the first one comes, or,
     on a CPU, weights are packed for jobs, and nothing is compiled. `details` are the technique's own figures, passed
-    through to the report. Of several ranks, source is the model of this one's `stage` or `share`. Raises Unsupported
-    for a model of another family, and UsageError where compiling fails.
+    through to the report. Of several ranks, source is the model of this one's `stage` or `share`. With a `drafter`, a
+    single prompt's tokens are drafted (`speculation.py`), as many at a time as is best for the prompts in `samples`.
+    Raises Unsupported for a model of another family, and UsageError where compiling fails.
     """
 
     def __init__(
@@ -84,11 +99,14 @@ class CompiledEngine:
         stage: Stage | None = None,
         share: Share | None = None,
         weights: str | None = None,
+        drafter: Drafter | None = None,
+        samples: Sequence[str] = (),
     ) -> None:
         self._max_new_tokens = max_new_tokens
         self._ending = Ending(source, tokenizer, stop)
         parameters = share.parameters if share else source.num_parameters()
-        self._model = Llama(source, MAX_LENGTH, stage, share, weights)
+        self._model = Llama(source, MAX_LENGTH + (MOST_DRAFTS if drafter else 0), stage, share, weights)
+        self._drafter, self._drafts = drafter, MOST_DRAFTS
         self._line = Line() if stage else None
         own = Limit(MAX_LENGTH, "the compiled engine takes")
         self.texts = Texts(
@@ -96,7 +114,9 @@ class CompiledEngine:
             partial(self._line.logits, self._model) if self._line else self._model,
             self._model.device,
             stop=stop,
-            limit=min(Limit.of(source), own, key=lambda limit: limit.tokens),
+            limit=min(
+                filter(None, (Limit.of(source), drafter and drafter.limit, own)), key=lambda limit: limit.tokens
+            ),
             max_new_tokens=max_new_tokens,
         )
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
@@ -133,6 +153,8 @@ class CompiledEngine:
         )
         self._threads_alone = max(1, min(self._threads, pass_bytes // THREAD_BYTES))
         try:
+            if drafter is not None:
+                self.info = replace(self.info, **self._with_drafts(drafter, samples))
             if alone:
                 self.generate(["A first headline compiles the programs: building takes that time, no article does."])
         except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -141,6 +163,29 @@ class CompiledEngine:
             raise UsageError(
                 f"torch.compile failed ({reason}): on a CPU it needs g++ and the headers of Python (python3-dev)"
             ) from error
+
+    @torch.no_grad()
+    def _with_drafts(self, drafter: Drafter, samples: Sequence[str]) -> dict[str, Any]:
+        """Chooses how many tokens are drafted at a time: what `info` is to say then."""
+        prompts = self.texts.encode(samples)
+        made = self.generate_from(prompts)
+        self._drop("many")
+        runs = [drafter.runs([*p, *g.token_ids], len(p)) for p, g in zip(prompts, made, strict=True)]
+        (row,) = self._rows_for([_Text(prompt) for prompt in prompts], 1)
+        assert isinstance(row, DraftedRow)
+        choice = best_k(runs, {k: row.seconds(k) for k in range(drafter.always, MOST_DRAFTS + 1)})
+        self._drafts = choice.k
+        if choice.k:
+            row.use(choice.k)
+        else:
+            self._drop("one")
+        info, weights = self.info, [weight for model in drafter.models for weight in model.parameters()]
+        return {
+            "parameters": info.parameters + sum(weight.numel() for weight in weights),
+            "weights_bytes": info.weights_bytes + sum(weight.nbytes for weight in weights),
+            "pass_bytes": None if choice.k else info.pass_bytes,
+            "details": info.details | choice.details(),
+        }
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Greedy headlines, at most `batch_size` in flight at a time (default: all); tokenisation is not timed.
@@ -170,6 +215,9 @@ class CompiledEngine:
                 first_token_seconds=text.first_token_at - start,
                 batch_size=size,
                 prompt_tokens=len(text.prompt),
+                drafted=text.drafted,
+                accepted=sum(text.accepted_at),
+                accepted_at=tuple(text.accepted_at),
             )
             for text in texts
         ]
@@ -221,6 +269,11 @@ class CompiledEngine:
     def _new_rows(self, count: int, slots: int, number: int) -> Rows:
         if self._line is not None:
             return StageRows(self._model, count, slots, self._line, number)
+        if count == 1 and self._drafter and self._drafts:
+            if self._device == "cuda":
+                return GraphedDrafts(self._model, slots, self._drafter, self._drafts)
+            layers_apart = len(self._model.layers) > ONE_PROGRAM_LAYERS
+            return DraftedRow(self._model, slots, self._drafter, self._drafts, layers_apart)
         if self._device == "cuda":
             if count == 1 and (self._ranks == 1 or self._peers):
                 return GraphedRow(self._model, slots, self._peers)
@@ -297,9 +350,15 @@ class CompiledEngine:
                 continue
             if not text.new:
                 text.first_token_at = now
+            before = len(text.new)
             for token in new:
+                if token < 0:  # drafted, and not written
+                    break
                 text.new.append(token)
                 if self._ending.has_come(text.new) or len(text.new) == self._max_new_tokens:
                     text.done = True
                     flying[text.row] = None
                     break
+            if isinstance(tokens, Written):
+                text.count(new, len(text.new) - before)
+                text.asked += len(text.new) - before - 1
