@@ -148,7 +148,7 @@ def look_up(text: Tensor, place: Tensor, k: int) -> Tensor:
     for n in range(NGRAM):
         same = same & (at >= n) & (text.roll(n) == text[place - n])
         length = length + same
-    match = torch.where(at < place, length * len(text) + at, -1).argmax()
+    match = torch.where(at < place, length * len(text) + at, -1).argmax(0, keepdim=True)
     found = length[match] >= FEWEST
     behind = match + 1 + torch.arange(k, device=text.device) % (place - match)
     return torch.where(found, text[behind], NOTHING)

@@ -130,7 +130,7 @@ def accept(text: Tensor, last: Tensor, place: Tensor, drafts: Tensor, best: Tens
     the `best` (k + 1) behind each token: `text`, `last` and `place` go on, up to the last slot. The tokens (k + 1) that
     were written, with REJECTED or NOTHING behind them."""
     at = torch.arange(len(best), device=best.device)
-    kept = (drafts == best[:-1]).long().cumprod(0).sum()
+    kept = (drafts == best[:-1]).long().cumprod(0).sum(0, keepdim=True)
     written = torch.cat((drafts, drafts.new_zeros(1)))  # behind the last draft there is always a token of the target's
     text.index_copy_(0, place + 1 + at, best)
     last.copy_(best[kept])
