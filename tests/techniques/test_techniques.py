@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import udaciheadline.techniques as room
 from udaciheadline.engines import ENGINES, compiled, transformers
 from udaciheadline.evidence.gates import load_gates
 from udaciheadline.records import Unsupported, UsageError
@@ -66,6 +67,12 @@ def test_the_row_to_be_repeated_is_a_technique_that_is_measured_before_or_the_re
             assert techniques()[technique.exact_to].order < technique.order
 
 
+def test_the_row_that_one_makes_faster_is_measured_before_it_or_the_reference():
+    for technique in techniques().values():
+        if technique.optimises != REFERENCE:
+            assert techniques()[technique.optimises].order < technique.order
+
+
 def test_finding_the_techniques_imports_no_torch():
     code = "import sys; from udaciheadline.techniques import techniques; techniques(); print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -96,6 +103,34 @@ def test_an_unknown_technique_is_a_usage_error_that_lists_the_choices(wanted):
     with pytest.raises(UsageError, match=r"^--technique 'int9': there is no such technique") as caught:
         select(wanted)
     assert str(caught.value).endswith(f"choose from {', '.join(NAMES)}, or all")
+
+
+@pytest.fixture
+def standing_in(monkeypatch):
+    """Three of the techniques: one that another stands for, that one, and one whose counterpart there is not."""
+    quantised, compiled_one = techniques()["int8"], techniques()["compiled"]
+    made = (
+        replace(quantised, name="int8", counterpart="compiled-int8"),
+        replace(quantised, name="nf4", counterpart="nowhere"),
+        replace(compiled_one, name="compiled-int8"),
+    )
+    monkeypatch.setattr(room, "techniques", lambda: {technique.name: technique for technique in made})
+
+
+@pytest.mark.parametrize(
+    ("engine", "wanted", "chosen"),
+    [
+        ("transformers", ["int8"], ["int8"]),
+        ("transformers", ["all"], ["int8", "nf4", "compiled-int8"]),
+        ("compiled", ["int8"], ["compiled-int8"]),
+        ("compiled", ["int8", "compiled-int8"], ["compiled-int8"]),
+        ("compiled", ["nf4"], ["nf4"]),
+        ("compiled", ["all"], ["nf4", "compiled-int8"]),
+        ("compiled", ["int8", "all"], ["nf4", "compiled-int8"]),
+    ],
+)
+def test_on_the_compiled_engine_a_counterpart_that_there_is_stands_for_a_technique(standing_in, engine, wanted, chosen):
+    assert [technique.name for technique in select(wanted, engine)] == chosen
 
 
 # -- unavailable -----------------------------------------------------------------------------------------------------

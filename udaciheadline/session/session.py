@@ -19,7 +19,7 @@ from udaciheadline.session.options import check_counts, named_models
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
 from udaciheadline.session.store import Store, plain, table_row
-from udaciheadline.techniques import Technique, select
+from udaciheadline.techniques import Technique, select, stand_ins
 from udaciheadline.workers import processes, worker
 
 if TYPE_CHECKING:
@@ -31,8 +31,13 @@ OFFLINE_SIZE = 0.4  # of a row that is a job only: the reference does not answer
 
 
 def chosen_techniques(option: Any) -> list[Technique]:
-    """The techniques that `--technique` names. Raises UsageError for one that there is not."""
-    return select(name.strip() for name in option.technique.split(",") if name.strip())
+    """The techniques that `--technique` names, or what stands for them on the engine that is asked for. Raises
+    UsageError for one that there is not."""
+    return select(_names(option), option.engine)
+
+
+def _names(option: Any) -> list[str]:
+    return [name.strip() for name in option.technique.split(",") if name.strip()]
 
 
 def check_options(option: Any) -> None:
@@ -240,6 +245,9 @@ class Session:
         if len(run.all_articles) < wanted:
             line = f"Quality is judged on {len(run.all_articles)} of the {wanted} articles that it was asked for"
             lines.append(f"{line}: {self._ended or 'the dataset has no more'}.")
+        asked, replaced = _names(self._option), stand_ins(self._option.engine)
+        if stand := [f"{by} for {name}" for name, by in replaced.items() if name in asked or "all" in asked]:
+            lines.append(f"On --engine {self._option.engine} one row stands for another: {', '.join(stand)}.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
         lines += [self.compared, *self.warnings] if self.compared else self.warnings

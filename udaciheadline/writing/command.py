@@ -126,7 +126,7 @@ def _examples(option: Any, count: int) -> tuple[Article, ...]:
 def _technique(option: Any, spec: EngineSpec) -> Technique:
     """The one that `--technique` names, or else the last run. Raises UsageError."""
     name = option.technique or _deployed(option, spec)
-    (technique, *more) = select([name])
+    (technique, *more) = select([name], spec.engine)
     if more:
         raise UsageError(f"--technique {name}: a job is written by one: name one")
     if reason := technique.unavailable(spec):
