@@ -25,7 +25,7 @@ class Drafter(Protocol):
     """Proposes tokens for one text at a time."""
 
     models: Sequence[Llama]
-    limit: Limit | None
+    limits: Sequence[Limit]
     always: bool
     """Whether it has a draft for every text."""
 
@@ -58,7 +58,7 @@ class ModelDrafts:
     always = True
 
     def __init__(self, source: Any) -> None:
-        self.limit: Limit | None = Limit.of(source)
+        self.limits: Sequence[Limit] = [Limit.of(source)]
         self._model = Llama(source, MAX_LENGTH + MOST_DRAFTS)
         self.models: Sequence[Llama] = [self._model]
         self._second = torch.ones(1, dtype=torch.long, device=self._model.device)
@@ -115,7 +115,7 @@ class TextDrafts:
 
     always = False
     models: Sequence[Llama] = ()
-    limit: Limit | None = None
+    limits: Sequence[Limit] = ()
 
     def reserve(self, slots: int, compiled: Compiled) -> None:
         """Compiles the search."""
@@ -139,8 +139,8 @@ class TextDrafts:
 
 
 def look_up(text: Tensor, place: Tensor, k: int) -> Tensor:
-    """The k tokens that stand behind the latest longest match of the last tokens, up to `place` (1), earlier in the text
-    (s), or NOTHING (k) where fewer than FEWEST of them were found. Behind the end of the text it goes on from the match
+    """The k tokens behind the latest of the longest matches of the last tokens, up to `place` (1), earlier in the text
+    (s); or NOTHING (k) where fewer than FEWEST of them were found. Behind the end of the text it goes on from the match
     again, as if the text repeated itself."""
     at = torch.arange(len(text), device=text.device)
     same = at < place

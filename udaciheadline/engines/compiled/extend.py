@@ -1,8 +1,8 @@
 """Attention of several tokens of one text at once, in Triton: the pass that checks a draft.
 
-They come behind what the cache holds, and each sees that, the tokens before it, and itself: a causal tail. Read together
-they need the weights once, and the cache once: the queries of all tokens that share a key-value head are rows of one
-product for the matrix units, which a step of one token pads to as many anyway.
+They come behind what the cache holds, and each sees that, the tokens before it, and itself: a causal tail. Read
+together they need the weights once, and the cache once: the queries of all tokens that share a key-value head are rows
+of one product for the matrix units, which a step of one token pads to as many anyway.
 """
 
 import triton

@@ -203,8 +203,8 @@ class Llama(nn.Module):
         return layer(x, self._attention_of_a_step(slots, [(keys, values)]), (keys, values))
 
     def extend(self, given: Tensor, place: Tensor, cache: Cache, keep: Tensor | None = None) -> Tensor:
-        """Reads t more tokens (t) of the only text in the cache, from slot `place` (1) on: logits (t, vocabulary) of what
-        follows each of them, or (k, vocabulary) those to `keep` (k)."""
+        """Reads t more tokens (t) of the only text in the cache, from slot `place` (1) on: logits of what follows each
+        of them (t, vocabulary), or those to `keep` (k)."""
         return self._through(given, self._attention_of_more(place, len(given), cache), cache, keep)
 
     def extend_layer(self, layer: Layer, x: Tensor, place: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ class Llama(nn.Module):
         return attention
 
     def _attention_of_more(self, place: Tensor, t: int, cache: Cache) -> Attention:
-        """What puts t tokens of the only text into the cache from its place (1) on; each reads the cache up to itself."""
+        """What puts t tokens of the only text into the cache, from its place (1) on, and reads it up to each."""
         if place.is_cuda:
             from udaciheadline.engines.compiled.extend import extend
 

@@ -114,9 +114,7 @@ class CompiledEngine:
             partial(self._line.logits, self._model) if self._line else self._model,
             self._model.device,
             stop=stop,
-            limit=min(
-                filter(None, (Limit.of(source), drafter and drafter.limit, own)), key=lambda limit: limit.tokens
-            ),
+            limit=min(Limit.of(source), own, *(drafter.limits if drafter else ()), key=lambda limit: limit.tokens),
             max_new_tokens=max_new_tokens,
         )
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count

@@ -1,18 +1,18 @@
 """One text that is drafted for: rounds of k drafted tokens and one pass of the target over all of them.
 
 A pass over k + 1 tokens reads the weights once, as a step does. It says what the target writes behind the text, and
-behind each drafted token; drafts are kept as long as they are that, and the target's own token follows them. So a round
-writes 1 to k + 1 tokens, all of them the target's own, wherever the drafts come from (`drafts.py`): Leviathan et al. 2022
-(https://arxiv.org/abs/2211.17192), greedily.
+behind each drafted token; drafts are kept as long as they are that, and the target's own token follows them. So a
+round writes 1 to k + 1 tokens, all of them the target's own, wherever the drafts come from (`drafts.py`): Leviathan et
+al. 2022 (https://arxiv.org/abs/2211.17192), greedily.
 
 Nothing in a round waits for the host. Drafts are compared on the device, where the text lies; a draft is taken back by
-moving the text's `place`, behind which no cache is ever looked at. On a GPU a whole round is one CUDA graph, and the host
-looks at its tokens while the next one is running. Where a drafter has nothing for most places (`prompt-lookup`), rounds
-without a draft would cost more than a step: the host then launches steps, until the device says that it has found
-something, which on a GPU it hears one launch late. What is written does not depend on what is launched.
+moving the text's `place`, behind which no cache is ever looked at. On a GPU a whole round is one CUDA graph, and the
+host looks at its tokens while the next one is running. Where a drafter has nothing for most places (`prompt-lookup`),
+rounds without a draft would cost more than a step: the host then launches steps, until the device says that it has
+found something, which on a GPU it hears one launch late. What is written does not depend on what is launched.
 
-**k** is chosen when the engine is built (`best_k`): the target writes some headlines, on which is counted how many tokens
-each number of drafts would have got right, and a round of each is timed.
+**k** is chosen when the engine is built (`best_k`): the target writes some headlines, on which is counted how many
+tokens each number of drafts would have got right, and a round of each is timed.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ WORTH = 1.02  # times as fast as steps must be what is launched in their place
 
 
 class Written(Tokens):
-    """Tokens (1, k + 2) of a round, with REJECTED and NOTHING behind them, and whether there is a draft for the next."""
+    """Tokens (1, k + 2) of a round, REJECTED and NOTHING behind them, and whether there is a draft for the next."""
 
     def __init__(self, tokens: Tensor, tell: Callable[[bool], None]) -> None:
         super().__init__(tokens)
@@ -202,8 +202,8 @@ class Choice:
 def best_k(runs: Sequence[Sequence[int]], seconds: dict[int, float]) -> Choice:
     """The number of drafts that writes some headlines fastest, by what was counted on them and the seconds of a round.
 
-    `runs` are those of each headline (`Drafter.runs`), `seconds` by number of drafts, 0 for a step. Where the chance a
-    is the same for each draft, a round gives (1 - a^(k + 1)) / (1 - a) tokens; what is counted needs no such assumption.
+    `runs` are those of each headline (`Drafter.runs`), `seconds` by number of drafts, 0 for a step. Where each draft
+    has the same chance a, a round gives (1 - a^(k + 1)) / (1 - a) tokens; what is counted needs no such assumption.
     """
     tokens = sum(map(len, runs))
     totals = {}
