@@ -36,7 +36,7 @@ from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, Gra
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
 from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
-from udaciheadline.engines.compiled.speculation import REJECTED, DraftedRow, GraphedDrafts, Written, best_k
+from udaciheadline.engines.compiled.speculation import REJECTED, DraftedRow, Written, best_k, drafted_row
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.compiled.weights import count
 from udaciheadline.engines.device import now
@@ -268,10 +268,8 @@ class CompiledEngine:
         if self._line is not None:
             return StageRows(self._model, count, slots, self._line, number)
         if count == 1 and self._drafter and self._drafts:
-            if self._device == "cuda":
-                return GraphedDrafts(self._model, slots, self._drafter, self._drafts)
             layers_apart = len(self._model.layers) > ONE_PROGRAM_LAYERS
-            return DraftedRow(self._model, slots, self._drafter, self._drafts, layers_apart)
+            return drafted_row(self._model, slots, self._drafter, self._drafts, layers_apart)
         if self._device == "cuda":
             if count == 1 and (self._ranks == 1 or self._peers):
                 return GraphedRow(self._model, slots, self._peers)

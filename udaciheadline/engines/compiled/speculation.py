@@ -184,6 +184,13 @@ class GraphedDrafts(DraftedRow):
         return best
 
 
+def drafted_row(model: Llama, slots: int, drafter: Drafter, k: int, layers_apart: bool) -> DraftedRow:
+    """The row for this model's device; `layers_apart` where its layers are compiled one by one on a CPU."""
+    if model.device.type == "cuda":
+        return GraphedDrafts(model, slots, drafter, k)
+    return DraftedRow(model, slots, drafter, k, layers_apart)
+
+
 @dataclass(frozen=True)
 class Choice:
     """The number of drafts that is fastest, and what is expected of it: the seconds a token behind the first, and how
