@@ -1,5 +1,6 @@
 """The types that everything passes on. Imports neither torch nor pytest; units are in the field names."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -98,7 +99,7 @@ class Timeline:
 class BuildInfo:
     """What a freshly built engine says of itself.
 
-    `pass_bytes` is what one forward pass must read of the weights (None where a headline takes passes of two models);
+    `pass_bytes` is what one forward pass must read of the weights (None where a pass may give several tokens);
     every token is multiplied with `layer_parameters` of them, every new token with `head_parameters` too. `details`
     are a technique's own figures (sparsity, ...), and `no_end_token` where only its length ends a headline.
     """
@@ -156,7 +157,8 @@ class Measurement:
     `speed_up` is the geometric mean over articles of the reference's seconds over the technique's; its interval is over
     the `launches`, fresh processes of both that the articles were divided over, or over the articles where there was
     one. `limit_seconds` is what a headline would take if nothing but reading the weights once a new token took time.
-    `prompt_tokens` are those of the shortest and of the longest prompt.
+    `prompt_tokens` are those of the shortest and of the longest prompt. `accepted_shares` are those of the drafts whose
+    first, second and so on token was accepted (and with it those before).
     """
 
     count: int
@@ -178,6 +180,13 @@ class Measurement:
     limit_seconds: float | None = None
     launches: int = 1
     prompt_tokens: tuple[int, int] | None = None
+    accepted_shares: tuple[float, ...] = ()
+
+    @property
+    def token_seconds(self) -> float:
+        """Seconds a token behind the first one; NaN where there is none."""
+        tokens = self.new_tokens - self.count
+        return self.count * (self.average_seconds - self.first_token_seconds) / tokens if tokens else math.nan
 
 
 @dataclass(frozen=True)

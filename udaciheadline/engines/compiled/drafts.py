@@ -16,6 +16,7 @@ from udaciheadline.engines.compiled.llama import Cache, Llama
 from udaciheadline.engines.compiled.rows import OPTIONS
 
 MOST_DRAFTS = 8  # tokens of a draft at most
+SPARE = 2 * MOST_DRAFTS  # slots behind a text: for drafts beyond its end, and for what was launched before it was seen
 NOTHING = -2  # in the place of a drafted token, where there is none
 NGRAM = 3  # the last tokens that are looked for in the text: so many at most
 FEWEST = 2  # of them that must be found, for what follows there to be a draft
@@ -59,7 +60,7 @@ class ModelDrafts:
 
     def __init__(self, source: Any) -> None:
         self.limits: Sequence[Limit] = [Limit.of(source)]
-        self._model = Llama(source, MAX_LENGTH + MOST_DRAFTS)
+        self._model = Llama(source, MAX_LENGTH + SPARE)
         self.models: Sequence[Llama] = [self._model]
         self._second = torch.ones(1, dtype=torch.long, device=self._model.device)
         if self._model.device.type == "cuda":

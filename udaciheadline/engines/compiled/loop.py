@@ -30,7 +30,7 @@ from torch import distributed
 
 from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.codec import Limit
-from udaciheadline.engines.compiled.drafts import MOST_DRAFTS, Drafter
+from udaciheadline.engines.compiled.drafts import MOST_DRAFTS, SPARE, Drafter
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
@@ -105,7 +105,7 @@ class CompiledEngine:
         self._max_new_tokens = max_new_tokens
         self._ending = Ending(source, tokenizer, stop)
         parameters = share.parameters if share else source.num_parameters()
-        self._model = Llama(source, MAX_LENGTH + (MOST_DRAFTS if drafter else 0), stage, share, weights)
+        self._model = Llama(source, MAX_LENGTH + (SPARE if drafter else 0), stage, share, weights)
         self._drafter, self._drafts = drafter, MOST_DRAFTS
         self._line = Line() if stage else None
         own = Limit(MAX_LENGTH, "the compiled engine takes")
@@ -229,7 +229,7 @@ class CompiledEngine:
 
     def close(self) -> None:
         """Drops the model."""
-        del self._model, self._rows, self.texts
+        del self._model, self._drafter, self._rows, self.texts
 
     def _work(self, texts: list[_Text], size: int) -> tuple[float, float]:
         """Makes the headlines, `size` texts at a time: when that began, and the seconds it took."""
@@ -311,7 +311,7 @@ class CompiledEngine:
                 yield True
             else:  # all that may be needed is launched
                 self._look(*made.popleft(), flying)
-            while len(made) > self._lag:
+            while made and (len(made) > self._lag or made[-1][0].awaited):
                 self._look(*made.popleft(), flying)
 
     def _groups(self, waiting: deque[_Text], free: list[int]) -> list[list[_Text]]:

@@ -23,6 +23,9 @@ class Tokens:
     Where they come from another rank, `wait` has this device wait for them before it does anything else.
     """
 
+    awaited = False
+    """Whether to look at them before anything else is launched."""
+
     def __init__(self, tokens: Tensor, wait: Callable[[], object] | None = None) -> None:
         self._tokens, self._wait = tokens, wait
         self._on_host: Tensor | None = None

@@ -6,10 +6,11 @@ round writes 1 to k + 1 tokens, all of them the target's own, wherever the draft
 al. 2022 (https://arxiv.org/abs/2211.17192), greedily.
 
 Nothing in a round waits for the host. Drafts are compared on the device, where the text lies; a draft is taken back by
-moving the text's `place`, behind which no cache is ever looked at. On a GPU a whole round is one CUDA graph, and the
-host looks at its tokens while the next one is running. Where a drafter has nothing for most places (`prompt-lookup`),
-rounds without a draft would cost more than a step: the host then launches steps, until the device says that it has
-found something, which on a GPU it hears one launch late. What is written does not depend on what is launched.
+moving the text's `place`, behind which no cache is ever looked at. On a GPU a whole round is one CUDA graph. The host
+looks at its tokens before it launches the next: a headline takes few rounds, and one that is launched for a text that
+has ended costs more than the host's way between two. Where a drafter has nothing for most places (`prompt-lookup`),
+rounds without a draft would cost more than a step: the host then launches steps, one ahead of what it has seen, until
+the device says that it has found something. What is written does not depend on what is launched.
 
 **k** is chosen when the engine is built (`best_k`): the target writes some headlines, on which is counted how many
 tokens each number of drafts would have got right, and a round of each is timed.
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from udaciheadline.engines.compiled.drafts import MOST_DRAFTS, NOTHING, Drafter, best_tokens
+from udaciheadline.engines.compiled.drafts import NOTHING, SPARE, Drafter, best_tokens
 from udaciheadline.engines.compiled.graphs import PromptGraphs, capture, put
 from udaciheadline.engines.compiled.llama import Cache, Llama
 from udaciheadline.engines.compiled.rows import Rows, Tokens
@@ -37,9 +38,9 @@ WORTH = 1.02  # times as fast as steps must be what is launched in their place
 class Written(Tokens):
     """Tokens (1, k + 2) of a round, REJECTED and NOTHING behind them, and whether there is a draft for the next."""
 
-    def __init__(self, tokens: Tensor, tell: Callable[[bool], None]) -> None:
+    def __init__(self, tokens: Tensor, tell: Callable[[bool], None], awaited: bool = False) -> None:
         super().__init__(tokens)
-        self._tell = tell
+        self._tell, self.awaited = tell, awaited
 
     def read(self) -> list[list[int]]:
         """The tokens, those behind the last one negative."""
@@ -52,13 +53,13 @@ class DraftedRow(Rows):
     """One text, `k` tokens drafted at a time. On a CPU the passes are compiled, and a round is theirs in turn."""
 
     def __init__(self, model: Llama, slots: int, drafter: Drafter, k: int, layers_apart: bool = False) -> None:
-        super().__init__(model, 1, slots + MOST_DRAFTS)
-        self.slots = slots  # for tokens that are written: drafts may go beyond
+        super().__init__(model, 1, slots + SPARE)
+        self.slots = slots
         self._drafter, self._k = drafter, k
-        self._text = self._last.new_zeros(slots + MOST_DRAFTS + 2)
+        self._text = self._last.new_zeros(slots + SPARE)
         self._promising = drafter.always
         compiled = partial(self._compiled, layers_apart=layers_apart)
-        drafter.reserve(slots + MOST_DRAFTS, compiled)
+        drafter.reserve(slots + SPARE, compiled)
         self._best = compiled(model, self._cache)
         self._accept = torch.compile(accept, fullgraph=True, dynamic=True)
 
@@ -69,7 +70,8 @@ class DraftedRow(Rows):
 
     def advance(self, count: int) -> Tokens:
         """The tokens of a round, or one of a step where no draft is to be had."""
-        return Written(self._launch(self._k if self._promising else 0)[None], self._hear)
+        k = self._k if self._promising else 0
+        return Written(self._launch(k)[None], self._hear, awaited=k > 0)
 
     def use(self, k: int) -> None:
         """From now on k tokens are drafted at a time."""

@@ -127,7 +127,7 @@ def project(x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
     if len(x) == 1 and torch.compiler.is_compiling():
         y = (x.float() * weight.float()).sum(-1, dtype=torch.float32)
         return (y if bias is None else y + bias).to(x.dtype)[None]
-    if len(x) <= FEW_TOKENS and x.device.type == "cpu" and torch.compiler.is_compiling():
+    if x.device.type == "cpu" and torch.compiler.is_compiling() and len(x) <= FEW_TOKENS:
         y = (weight.float()[:, None] * x.float()).sum(-1, dtype=torch.float32).t()  # a row of weights is read once
         return (y if bias is None else y + bias).to(x.dtype)
     return F.linear(x, weight, bias)
