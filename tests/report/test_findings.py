@@ -161,6 +161,12 @@ def test_beside_another_row_too_only_a_whole_interval_is_faster(estimate: tuple[
     assert said in section(record, KV).performance
 
 
+@pytest.mark.parametrize(("high", "said"), [(0.6, True), (1.1, False)])
+def test_a_row_that_is_slower_than_what_it_optimises_says_so(high: float, said: bool) -> None:
+    record = replace(SPECULATIVE, speed_up_over={"target": Estimate(0.5, 0.4, high)})
+    assert ("It is there to make target faster, and does not." in section(record, KV).performance) == said
+
+
 def test_a_job_that_was_not_paired_says_that_its_ratio_has_no_interval() -> None:
     throughput = Throughput(8, 3, 80.0, 640.0, times_over={"kv-cache": 2.0})
     found = section(replace(OFFLINE, throughput=throughput), KV)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from rows import OFFLINE, RECORD, SKIPPED
+from rows import OFFLINE, RECORD, SKIPPED, SPECULATIVE
 
 from udaciheadline.checkpoints.models import resolve
 from udaciheadline.evidence.verdict import decide, parse_budget
@@ -33,6 +33,11 @@ def test_each_row_that_lost_has_a_line_with_its_state_and_why() -> None:
         "kv-cache        reference  what all rows are compared with.",
         "compiled-batch  excluded   it takes all articles as one job, which is for --goal offline.",
     ]
+
+
+def test_a_row_says_what_it_is_beside_the_one_that_it_optimises() -> None:
+    (line,) = (line for line in shown(REFERENCE, SPECULATIVE) if "as fast as the KV cache" in line)
+    assert "2.00 ±0.10 times as fast as the KV cache (1.50 ±0.12 times as fast as target, which it optimises)" in line
 
 
 def test_without_a_row_to_deploy_there_is_no_command() -> None:

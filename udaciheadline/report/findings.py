@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from udaciheadline.evidence.wording import over_optimised
 from udaciheadline.records import Energy, Estimate, Measurement, Parallel, Record, Scores
 from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share, times
 from udaciheadline.report.values import NEGLIGIBLE, judged, limit_share, matters
@@ -108,8 +109,11 @@ def _beside(name: str, e: Estimate, how: str = "", over: str = "") -> str:
 
 def _others(record: Record) -> Iterator[str]:
     """Rows that answered in turn with it, or that it is compared with by way of the reference."""
+    optimised = over_optimised(record)
     for name, e in record.speed_up_over.items():
-        yield _beside(name, e)
+        yield _beside(name, e, "" if record.measurement else " as a job")
+    if optimised and optimised[1].high < 1:
+        yield f"It is there to make {optimised[0]} faster, and does not."
     for name, why in record.not_compared.items():
         yield f"It was not compared with {name}: {why}."
 

@@ -226,7 +226,9 @@ class Row:
                 self._scoring.score_wide(self._wide)
             ratios = [] if self.technique.offline else measure.log_ratios(self.reference_generations, self.generations)
             wide = self._scoring.wide[0] if self._scoring.wide else None
-            self.run.answered[self.technique.name] = Answered(own, wide, ratios, self._rounds.launches)
+            self.run.answered[self.technique.name] = Answered(
+                own, wide, ratios, self._rounds.launches, self._jobs.log_ratios
+            )
         assert self._scoring.answers is not None
         return self._scoring.answers
 
@@ -242,8 +244,14 @@ class Row:
     def _evidence(self) -> gates.Evidence:
         """What the gates look at."""
         self.answers()
+        timed = self._throughput if self.technique.offline else self._measurement()
+        speed_up = timed.speed_up if timed else None
         with self._guarded():
-            return self._scoring.evidence(None if self.technique.offline else self._measurement().speed_up)
+            return self._scoring.evidence(speed_up, self._speed_ups(), self._rounds.not_compared)
+
+    def _speed_ups(self) -> dict[str, Estimate]:
+        """Over other rows, by their names."""
+        return (self._jobs if self.technique.offline else self._rounds).speed_ups()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -276,9 +284,10 @@ class Row:
                     scores = self._scoring.scores()
                 verdicts = self.verdicts()
                 seconds = [] if self.technique.offline else [g.seconds for g in self.generations]
-                per_article = self.run.answered[self.technique.name].per_article(self._jobs.log_ratios, seconds)
+                per_article = self.run.answered[self.technique.name].per_article(seconds)
+                over = self._speed_ups()
                 if not self.technique.offline:
-                    measurement, over = self._measurement(), self._rounds.speed_ups()
+                    measurement = self._measurement()
         worker = self._worker
         return Record(
             run=self.run.name,

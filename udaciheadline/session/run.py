@@ -42,16 +42,17 @@ class Answered:
     wide: Answers | None
     log_ratios: list[float]
     launches: int
+    job_log_ratios: list[float]
 
-    def per_article(self, job_log_ratios: Sequence[float], seconds: Sequence[float]) -> PerArticle:
-        """The same for a record, with what its jobs and its own seconds were."""
+    def per_article(self, seconds: Sequence[float]) -> PerArticle:
+        """The same for a record, with what its own seconds were."""
         judged = self.wide or self.answers
         return PerArticle(
             tuple(self.log_ratios),
             self.launches,
             tuple(judged.rouge["rouge1"]),
             tuple(judged.nll),
-            tuple(job_log_ratios),
+            tuple(self.job_log_ratios),
             tuple(seconds),
             tuple(generation.headline for generation in judged.generations),
         )
@@ -95,6 +96,7 @@ class Run:
         if not self.one_machine:
             self.environment["hosts"] = ", ".join(host.name for host in hosts)
         self.answered: dict[str, Answered] = {}
+        self.broken_off: dict[str, str] = {}  # rows that have ended without: their status and why
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.job_sizes: dict[str, int] = {}  # and how many articles at a time those took
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
