@@ -158,7 +158,7 @@ class Measurement:
     the `launches`, fresh processes of both that the articles were divided over, or over the articles where there was
     one. `limit_seconds` is what a headline would take if nothing but reading the weights once a new token took time.
     `prompt_tokens` are those of the shortest and of the longest prompt. `accepted_shares` are those of the drafts whose
-    first, second and so on token was accepted (and with it those before).
+    first, second and so on token was accepted, and with it those before (None: the engine does not say).
     """
 
     count: int
@@ -180,7 +180,7 @@ class Measurement:
     limit_seconds: float | None = None
     launches: int = 1
     prompt_tokens: tuple[int, int] | None = None
-    accepted_shares: tuple[float, ...] = ()
+    accepted_shares: tuple[float, ...] | None = None
 
     @property
     def token_seconds(self) -> float:

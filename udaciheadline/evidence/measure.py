@@ -146,7 +146,7 @@ def summarise(
     )
 
 
-def _accepted_shares(generations: Sequence[Generation]) -> tuple[float, ...]:
+def _accepted_shares(generations: Sequence[Generation]) -> tuple[float, ...] | None:
     """By the place of a token in its draft; processes may differ in how long theirs are."""
     rounds: Counter[int] = Counter()
     accepted: Counter[int] = Counter()
@@ -154,4 +154,4 @@ def _accepted_shares(generations: Sequence[Generation]) -> tuple[float, ...]:
         for place, count in enumerate(generation.accepted_at):
             rounds[place] += generation.drafted // len(generation.accepted_at)
             accepted[place] += count
-    return tuple(accepted[place] / rounds[place] for place in sorted(rounds))
+    return tuple(accepted[place] / rounds[place] for place in sorted(rounds)) or None
