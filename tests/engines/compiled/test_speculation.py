@@ -14,9 +14,8 @@ from udaciheadline.data.prompts import prompt_for
 from udaciheadline.engines.compiled import CompiledEngine, speculation
 from udaciheadline.engines.compiled import loop as module
 from udaciheadline.engines.compiled.drafts import MOST_DRAFTS, NOTHING, ModelDrafts, TextDrafts, look_up
-from udaciheadline.engines.compiled.rows import CompiledRow
+from udaciheadline.engines.compiled.rows import REJECTED, CompiledRow
 from udaciheadline.engines.compiled.speculation import (
-    REJECTED,
     Choice,
     DraftedRow,
     GraphedDrafts,

@@ -35,8 +35,8 @@ from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
-from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Tokens
-from udaciheadline.engines.compiled.speculation import REJECTED, DraftedRow, Written, best_k, drafted_row
+from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows, Text, Tokens
+from udaciheadline.engines.compiled.speculation import DraftedRow, Written, best_k, drafted_row
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.compiled.weights import count
 from udaciheadline.engines.device import now
@@ -50,29 +50,6 @@ MICRO_BATCHES = 1  # in flight for each stage of a pipeline
 FREE_SHARE = 0.125  # of the rows, at which new prompts are read, or the others close ranks: neither is free
 ONE_PROGRAM_LAYERS = 8  # at most, compiled into one C++ function for a CPU with the loop over tokens: 16 took 505 s
 THREAD_BYTES = 8 * 2**20  # weights a step must read for a second thread on a CPU to pay: it has to be woken first
-
-
-class _Text:
-    """One prompt on its way to a headline."""
-
-    def __init__(self, prompt: list[int]) -> None:
-        self.prompt = prompt
-        self.new: list[int] = []
-        self.asked = 0  # tokens that were launched, whether they have arrived or not
-        self.row = -1
-        self.done = False
-        self.first_token_at = 0.0
-        self.drafted = 0
-        self.accepted_at: list[int] = []  # how often, by the place of a token in its draft
-
-    def count(self, row: list[int], used: int) -> None:
-        """Counts the drafts of a round (`speculation.Written`), of whose tokens the headline takes the first `used`."""
-        kept = sum(token >= 0 for token in row) - 1
-        if drafted := kept + row.count(REJECTED):
-            self.drafted += drafted
-            self.accepted_at = self.accepted_at or [0] * drafted
-            for place in range(min(used, kept)):
-                self.accepted_at[place] += 1
 
 
 class CompiledEngine:
@@ -169,7 +146,7 @@ class CompiledEngine:
         made = self.generate_from(prompts)
         self._drop("many")
         runs = [drafter.runs([*p, *g.token_ids], len(p)) for p, g in zip(prompts, made, strict=True)]
-        (row,) = self._rows_for([_Text(prompt) for prompt in prompts], 1)
+        (row,) = self._rows_for([Text(prompt) for prompt in prompts], 1)
         assert isinstance(row, DraftedRow)
         choice = best_k(runs, {k: row.seconds(k) for k in range(drafter.always, MOST_DRAFTS + 1)})
         self._drafts = choice.k
@@ -177,10 +154,10 @@ class CompiledEngine:
             row.use(choice.k)
         else:
             self._drop("one")
-        info, weights = self.info, [weight for model in drafter.models for weight in model.parameters()]
+        info = self.info
         return {
-            "parameters": info.parameters + sum(weight.numel() for weight in weights),
-            "weights_bytes": info.weights_bytes + sum(weight.nbytes for weight in weights),
+            "parameters": info.parameters + sum(map(count, drafter.models)),
+            "weights_bytes": info.weights_bytes + sum(w.nbytes for model in drafter.models for w in model.parameters()),
             "pass_bytes": None if choice.k else info.pass_bytes,
             "details": info.details | choice.details(),
         }
@@ -199,8 +176,8 @@ class CompiledEngine:
         if not prompts:
             return []
 
-        def job(size: int) -> tuple[list[_Text], float, float]:
-            texts = [_Text(ids) for ids in prompts]
+        def job(size: int) -> tuple[list[Text], float, float]:
+            texts = [Text(ids) for ids in prompts]
             return texts, *self._work(texts, size)
 
         size = min(batch_size or len(prompts), len(prompts))
@@ -231,7 +208,7 @@ class CompiledEngine:
         """Drops the model."""
         del self._model, self._drafter, self._rows, self.texts
 
-    def _work(self, texts: list[_Text], size: int) -> tuple[float, float]:
+    def _work(self, texts: list[Text], size: int) -> tuple[float, float]:
         """Makes the headlines, `size` texts at a time: when that began, and the seconds it took."""
         rows = self._rows_for(texts, size)
         start = now(self._device)
@@ -246,7 +223,7 @@ class CompiledEngine:
         if self._rows.pop(kind, None) is not None:
             gc.collect()
 
-    def _rows_for(self, texts: list[_Text], size: int) -> list[Rows]:
+    def _rows_for(self, texts: list[Text], size: int) -> list[Rows]:
         """`size` rows, long enough for these texts: the last ones where they are, new ones otherwise. Those of a
         pipeline are divided into micro-batches."""
         needed = max(len(text.prompt) for text in texts) + self._max_new_tokens
@@ -280,13 +257,13 @@ class CompiledEngine:
             return CompiledRow(self._model, slots, self._ending, self._max_new_tokens)
         return Rows(self._model, count, slots)
 
-    def _flow(self, rows: Rows, waiting: deque[_Text]) -> Iterator[bool]:
+    def _flow(self, rows: Rows, waiting: deque[Text]) -> Iterator[bool]:
         """Takes texts that wait through the rows, each to the end of its headline; true after everything launched.
 
         What was launched is not looked at before the next turn, so that other rows have theirs first.
         """
-        flying: list[_Text | None] = [None] * rows.count  # the text of each row
-        made: deque[tuple[Tokens, list[_Text | None]]] = deque()  # what was launched and not looked at yet
+        flying: list[Text | None] = [None] * rows.count  # the text of each row
+        made: deque[tuple[Tokens, list[Text | None]]] = deque()  # what was launched and not looked at yet
         while True:
             free = [row for row, text in enumerate(flying) if text is None]
             many_free = len(free) >= FREE_SHARE * len(flying)
@@ -314,9 +291,9 @@ class CompiledEngine:
             while made and (len(made) > self._lag or made[-1][0].awaited):
                 self._look(*made.popleft(), flying)
 
-    def _groups(self, waiting: deque[_Text], free: list[int]) -> list[list[_Text]]:
+    def _groups(self, waiting: deque[Text], free: list[int]) -> list[list[Text]]:
         """Gives free rows to the texts that wait, in groups that are read together."""
-        groups: list[list[_Text]] = []
+        groups: list[list[Text]] = []
         most = PREFILL_TOKENS[self._device] // (PIPELINED_SHARE if self._line else 1)
         for row in free[: len(waiting)]:
             text = waiting.popleft()
@@ -326,7 +303,7 @@ class CompiledEngine:
             groups[-1].append(text)
         return groups
 
-    def _close_ranks(self, rows: Rows, flying: list[_Text | None]) -> list[_Text | None]:
+    def _close_ranks(self, rows: Rows, flying: list[Text | None]) -> list[Text | None]:
         """Moves the texts in flight to the first rows, where that makes a step smaller."""
         kept = [text for text in flying if text is not None]
         size = rows.fitting(len(kept))
@@ -337,7 +314,7 @@ class CompiledEngine:
             text.row = row
         return [*kept, *[None] * (size - len(kept))]
 
-    def _look(self, tokens: Tokens, texts: list[_Text | None], flying: list[_Text | None]) -> None:
+    def _look(self, tokens: Tokens, texts: list[Text | None], flying: list[Text | None]) -> None:
         """Hands out the tokens of a step to the texts that were in its rows; a text that has ended leaves its row."""
         values = tokens.read()
         now = time.perf_counter()

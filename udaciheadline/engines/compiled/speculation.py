@@ -27,10 +27,9 @@ from torch import Tensor
 from udaciheadline.engines.compiled.drafts import NOTHING, SPARE, Drafter, best_tokens
 from udaciheadline.engines.compiled.graphs import PromptGraphs, capture, put
 from udaciheadline.engines.compiled.llama import Cache, Llama
-from udaciheadline.engines.compiled.rows import Rows, Tokens
+from udaciheadline.engines.compiled.rows import REJECTED, Rows, Tokens
 from udaciheadline.engines.device import now
 
-REJECTED = -1  # in the place of a drafted token that the target does not write
 REPEATS = 8  # of a round that is timed
 WORTH = 1.02  # times as fast as steps must be what is launched in their place
 
