@@ -73,6 +73,7 @@ TECHNIQUES = (
         32,
         partial(build, "depth-pruned", prune_depth),
         optimises="compiled",
+        batches=False,
         engines=("compiled",),
         calibrates=True,
     ),

@@ -14,13 +14,18 @@ GPU, or where draft and target are close in depth, as the embedded two are.
 The honest comparison is the target alone, with the same prompt, length and extraction: the `target` row.
 """
 
+from dataclasses import replace
 from typing import Any
 
+from udaciheadline.data import newswire
+from udaciheadline.data.prompts import prompt_for
 from udaciheadline.engines import ENGINES, Engine, build_engine
 from udaciheadline.records import EngineSpec, Unsupported, UsageError
 from udaciheadline.techniques._technique import Technique
 
-DRAFT_TOKENS = 5
+DRAFT_TOKENS = 5  # on transformers: the compiled engine chooses their number
+SAMPLES = 16  # headlines that it writes to choose it
+SAMPLES_SEED = 1  # of articles that the embedded models were not trained on
 
 
 def fit_vocabulary(draft: Any, target: Any) -> None:
@@ -48,8 +53,48 @@ def build_target(spec: EngineSpec) -> Engine:
 def build_speculative(spec: EngineSpec) -> Engine:
     """`generate(assistant_model=draft)` on the target. Raises UsageError where the two do not share a vocabulary, and
     Unsupported where one of them has no cache to take drafted tokens back from."""
-    from udaciheadline.checkpoints.models import load_model, load_tokenizer
     from udaciheadline.engines.transformers import TransformersEngine
+
+    target, draft, tokenizer = _pair(spec)
+    for name, model in (("target", target), ("draft", draft)):
+        if model._is_stateful:
+            kind = model.config.model_type
+            raise Unsupported(f"its {name} is a {kind} model, whose state cannot take back drafted tokens")
+    return TransformersEngine(
+        target, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, draft=draft, draft_tokens=DRAFT_TOKENS
+    )
+
+
+def build_compiled_target(spec: EngineSpec) -> Engine:
+    """The target model alone on the compiled engine."""
+    return build_target(replace(spec, engine="compiled"))
+
+
+def build_compiled_speculative(spec: EngineSpec) -> Engine:
+    """The compiled engine on the target, with the draft model at its side. Raises as `build_speculative`."""
+    from udaciheadline.engines.compiled import CompiledEngine, check
+    from udaciheadline.engines.compiled.drafts import ModelDrafts
+
+    target, draft, tokenizer = _pair(spec)
+    check(draft.config)
+    return CompiledEngine(
+        target,
+        tokenizer,
+        max_new_tokens=spec.max_new_tokens,
+        stop=spec.stop,
+        drafter=ModelDrafts(draft),
+        samples=samples(),
+    )
+
+
+def samples() -> list[str]:
+    """Prompts on which it is counted how many drafted tokens are accepted: of articles that are in no evaluation."""
+    return [prompt_for(article.short_description) for article in newswire.training_articles(SAMPLES, SAMPLES_SEED)]
+
+
+def _pair(spec: EngineSpec) -> tuple[Any, Any, Any]:
+    """Target, draft with as large a vocabulary, and their tokenizer."""
+    from udaciheadline.checkpoints.models import load_model, load_tokenizer
 
     assert spec.target is not None
     tokenizer = load_tokenizer(spec.target)
@@ -57,16 +102,9 @@ def build_speculative(spec: EngineSpec) -> Engine:
         raise UsageError(
             f"--draft {spec.draft}: its vocabulary is not that of --target {spec.target}: give models of one family"
         )
-    target = load_model(spec.target, device=spec.device, dtype=spec.dtype)
-    draft = load_model(spec.draft, device=spec.device, dtype=spec.dtype)
-    for name, model in (("target", target), ("draft", draft)):
-        if model._is_stateful:
-            kind = model.config.model_type
-            raise Unsupported(f"its {name} is a {kind} model, whose state cannot take back drafted tokens")
+    target, draft = (load_model(name, device=spec.device, dtype=spec.dtype) for name in (spec.target, spec.draft))
     fit_vocabulary(draft, target)
-    return TransformersEngine(
-        target, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, draft=draft, draft_tokens=DRAFT_TOKENS
-    )
+    return target, draft, tokenizer
 
 
 TECHNIQUES = (
@@ -89,5 +127,27 @@ TECHNIQUES = (
         counterpart="compiled-speculative",
         needs_target=True,
         batches=False,
+    ),
+    Technique(
+        "compiled-target",
+        "Compiled Target",
+        82,
+        build_compiled_target,
+        exact_to="target",
+        optimises="target",
+        needs_target=True,
+        batches=False,
+        engines=("compiled",),
+    ),
+    Technique(
+        "compiled-speculative",
+        "Compiled Speculative",
+        92,
+        build_compiled_speculative,
+        exact_to="target",
+        optimises="compiled-target",
+        needs_target=True,
+        batches=False,
+        engines=("compiled",),
     ),
 )

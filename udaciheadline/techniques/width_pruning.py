@@ -87,6 +87,7 @@ TECHNIQUES = (
         34,
         partial(build, "width-pruned", prune_width),
         optimises="compiled",
+        batches=False,
         engines=("compiled",),
         calibrates=True,
     ),
