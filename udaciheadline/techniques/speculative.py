@@ -7,8 +7,8 @@ the headlines are the target's, exactly (in float32; in low precision a pass ove
 from a pass over one, and a near tie can fall the other way).
 
 * **speculative**: transformers' `assistant_model`, `DRAFT_TOKENS` at a time.
-* **compiled-speculative**: the same on the compiled engine (`engines/compiled/speculation.py`): on a GPU draft, check and
-  comparison are one graph, and the number of tokens is chosen when the engine is built, by what they cost there and how
+* **compiled-speculative**: the same on the compiled engine (`engines/compiled/speculation.py`). On a GPU draft, check
+  and comparison are one graph. The number of tokens is chosen when the engine is built, by what they cost there and how
   many of them are right on some headlines. What that predicts stands beside what is measured, in `--details`.
 
 With acceptance rate a per token and k draft tokens, one target pass yields (1 - a^(k+1)) / (1 - a) tokens on average,
