@@ -1,17 +1,26 @@
 """Speculative decoding: a small model drafts, the large one checks several tokens in one pass; and the target alone.
 
 Leviathan et al. 2022 (https://arxiv.org/abs/2211.17192). Reading the large model's weights costs the same for one
-token or for a handful, so the draft's next `DRAFT_TOKENS` tokens are run through the target together. Greedy decoding
+token or for a handful, so the draft's next tokens are run through the target together. Greedy decoding
 keeps them up to the first one that the target itself would not have written, and adds the target's own token there:
 the headlines are the target's, exactly (in float32; in low precision a pass over several tokens rounds differently
 from a pass over one, and a near tie can fall the other way).
+
+* **speculative**: transformers' `assistant_model`, `DRAFT_TOKENS` at a time.
+* **compiled-speculative**: the same on the compiled engine (`engines/compiled/speculation.py`). On a GPU draft, check
+  and comparison are one graph. The number of tokens is chosen when the engine is built, by what they cost there and how
+  many of them are right on some headlines. What that predicts stands beside what is measured, in `--details`.
 
 With acceptance rate a per token and k draft tokens, one target pass yields (1 - a^(k+1)) / (1 - a) tokens on average,
 for k draft passes. It is faster where the draft is much cheaper than the target and agrees with it: a tenth of the
 cost and most tokens accepted. It is slower where passes cost the same whatever the model's size, as on a launch-bound
 GPU, or where draft and target are close in depth, as the embedded two are.
 
-The honest comparison is the target alone, with the same prompt, length and extraction: the `target` row.
+On a CPU it has not paid for the embedded pair: for few tokens at a time there is no program that reads the weights as
+fast as a step's does (docs/performance.md).
+
+The honest comparison is the target alone, with the same prompt, length and extraction: `target`, and `compiled-target`
+on the compiled engine.
 """
 
 from dataclasses import replace

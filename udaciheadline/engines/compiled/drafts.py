@@ -64,6 +64,9 @@ class ModelDrafts:
         self.models: Sequence[Llama] = [self._model]
         self._second = torch.ones(1, dtype=torch.long, device=self._model.device)
         if self._model.device.type == "cuda":
+            from udaciheadline.engines.compiled import kernels
+
+            kernels.check(self._model.head_dim)
             self._model.compile_layers()
 
     def reserve(self, slots: int, compiled: Compiled) -> None:

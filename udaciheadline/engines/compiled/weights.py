@@ -114,7 +114,8 @@ def quantized(weight: Tensor, kind: str, scales: Tensor | None = None) -> Quanti
     rows, columns = weight.shape
     grouped = weight.float().view(rows, -1, group(columns) if kind == "int4" else columns)
     if scales is None:
-        scales = grouped.abs().amax(2).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST[kind]
+        least = torch.finfo(weight.dtype).tiny * LARGEST[kind]  # of a row of zeros, in the type of its scale
+        scales = grouped.abs().amax(2).clamp(min=least) / LARGEST[kind]
         scales = scales.to(weight.dtype) if kind == "int4" else scales.flatten()
     codes = (grouped / scales.float().view(rows, -1, 1)).flatten(1)
     if kind == "int4":
