@@ -5,7 +5,7 @@ headline is written. A code is unpacked in the registers of the very program tha
 (`engines/compiled/weights.py` has the formats), so that at batch 1, where a token takes as long as reading the weights,
 bytes saved are time saved.
 
-**On a CPU** (`engines/compiled/packed.py`, `cpu.cpp`) prompt, step and loop are C++ of our own, since a library's
+**On a CPU** (`engines/compiled/packed.py`, `cpu/`) prompt, step and loop are C++ of our own, since a library's
 call costs as much as such a product. SmolLM2 on one thread writes 4.6 (16 bits), 5.7 (8) and 6.9 (4) times as fast as
 `generate` in float32. A code has to become a float before it is multiplied, so 4 bits win less over 8 than their
 bytes promise: they are bound by arithmetic. In a model that fits into the cache (the embedded one) there is no memory
