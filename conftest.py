@@ -48,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     limits = 'limits that what is deployed must keep, such as "p99<50ms, memory<4GiB, nll<+0.02": ' + ", ".join(METRICS)
     add("--budget", default="", metavar="LIMITS", help=limits)
     add("--details", action="store_true", help="show all figures in the end, in a wide table with its legend")
+    add("--batch-curve", action="store_true", help="measure jobs of 1, 4, 16, 64 and 256 articles at a time")
     add("--profile", action="store_true", help="write a torch.profiler trace and table for each technique")
     with contextlib.suppress(ValueError, argparse.ArgumentError):  # pytest-timeout has one of this name and meaning
         add("--timeout", type=float, help="seconds that one technique may take (default: 600)")
@@ -92,7 +93,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    return True if collection_path.name == "test_profile.py" and not config.option.profile else None
+    asked = {"test_profile.py": config.option.profile, "test_batch_curve.py": config.option.batch_curve}
+    return None if asked.get(collection_path.name, True) else True
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -103,9 +105,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest brings together the tests of each row
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is timed comes first, so that memory and quality are those of what was timed."""
-    timed = ("test_latency.py", "test_throughput.py")
-    items.sort(key=lambda item: item.path.name not in timed)
+    """What is timed comes first, so that memory and quality are those of what was timed; and larger batches last."""
+    first, last = ("test_latency.py", "test_throughput.py"), "test_batch_curve.py"
+    items.sort(key=lambda item: (item.path.name not in first, item.path.name == last))
 
 
 @pytest.hookimpl(tryfirst=True)

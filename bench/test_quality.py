@@ -45,6 +45,11 @@ def test_speed(row: Row) -> None:
     require(row, "speed")
 
 
+def test_speed_over_what_it_optimises(row: Row) -> None:
+    """By the same means: one article at a time or, of a row that has jobs only, as jobs."""
+    require(row, "optimises")
+
+
 def test_reference_floor(row: Row) -> None:
     """A fault that all rows share escapes every comparison between them."""
     require(row, "floor rouge1", "floor likelihood")

@@ -29,7 +29,17 @@ settings.register_profile("thorough", database=None, deadline=None, max_examples
 settings.load_profile("tests")
 
 
-LONGEST = ("test_bench.py", "test_kernels.py", "test_compiled_jobs.py", "test_hosts.py", "test_faults.py")
+LONGEST = (
+    "test_bench.py",
+    "test_hosts.py",
+    "test_compare.py",
+    "test_faults.py",
+    "test_gguf.py",
+    "test_parallel.py",
+    "test_compiled_tokens.py",
+    "test_kernels.py",
+    "test_interruptions.py",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

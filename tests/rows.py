@@ -7,6 +7,8 @@ from typing import Any
 from udaciheadline.evidence.quality import ROUGE_TYPES, Answers
 from udaciheadline.records import (
     Article,
+    BatchCurve,
+    BatchPoint,
     BuildInfo,
     Estimate,
     Generation,
@@ -117,6 +119,12 @@ SPECULATIVE = replace(
     measurement=replace(MEASUREMENT, drafted=200, accepted=150, acceptance_rate=0.75),
     speed_up_over={"baseline": Estimate(3.0, 2.5, 3.5), "target": Estimate(1.5, 1.375, 1.625)},
 )
+
+
+def curve(*rates: float, **changes: Any) -> BatchCurve:
+    """Headlines a second with 1, 4, 16 articles at a time and so on."""
+    points = tuple(BatchPoint(4**i, 2, rate, 8 * rate) for i, rate in enumerate(rates))
+    return BatchCurve(points, **changes)
 
 
 def tokens(generations: Sequence[Generation]) -> list[tuple[int, ...]]:

@@ -25,6 +25,8 @@ def command(results: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "pytest", tests, *options, *arguments]
 
 
+FEW = ("--articles", "2", "--quality-articles", "3")  # of sessions in which it is not about the articles
+
 # Neither Triton's interpreter nor a worker of pytest-xdist, in which pytest-benchmark measures nothing.
 NOT_PASSED_ON = ("TRITON_INTERPRET", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID")
 
@@ -40,6 +42,45 @@ def environment(**more: str) -> dict[str, str]:
 def bench(results: Path, *arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     line = command(results, *arguments)
     return subprocess.run(line, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=PATIENCE)
+
+
+# Forks a process for each command line, which runs as `python -m pytest` would after its imports. What every session
+# imports is paid once; each has its modules, its options, its exit status and its output for itself all the same.
+FORKS = """
+import json, os, sys
+from pathlib import Path
+
+import conftest, pytest, pytest_benchmark.plugin
+
+for number, arguments in enumerate(json.load(sys.stdin)):
+    sys.stdout.flush()
+    if (pid := os.fork()) == 0:
+        for stream, name in (1, "stdout"), (2, "stderr"):
+            os.dup2(os.open(f"{sys.argv[1]}/{number}.{name}", os.O_CREAT | os.O_WRONLY), stream)
+        del sys.modules["conftest"]
+        sys.argv[1:] = arguments
+        sys.exit(pytest.console_main())
+    Path(sys.argv[1], f"{number}.code").write_text(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])))
+"""
+
+
+def forked(results: Path, lines: list[list[str]]) -> list[subprocess.CompletedProcess[str]]:
+    """What `bench` gives for each of these lists of arguments, for sessions that end before they start a process."""
+    commands = [command(results, *arguments)[3:] for arguments in lines]
+    folder = results / "forked"
+    folder.mkdir()
+    run = [sys.executable, "-c", FORKS, str(folder)]
+    subprocess.run(
+        run, cwd=ROOT, env=environment(), input=json.dumps(commands), text=True, check=True, timeout=PATIENCE
+    )
+
+    def left(number: int, name: str) -> str:
+        return (folder / f"{number}.{name}").read_text("utf-8")
+
+    return [
+        subprocess.CompletedProcess(line, int(left(i, "code")), left(i, "stdout"), left(i, "stderr"))
+        for i, line in enumerate(commands)
+    ]
 
 
 def faulty(folder: Path, chosen: str) -> tuple[str, ...]:
@@ -103,7 +144,7 @@ def hanging_session(results: Path) -> Hanging:
     mark, chosen = uuid.uuid4().hex, faulty(results, "kv-cache,hangs")
     with (results / "output.txt").open("w") as output:
         process = subprocess.Popen(
-            command(results, *chosen, "--articles", "2", "--batch-size", "1", "--benchmark-autosave"),
+            command(results, *chosen, *FEW, "--max-new-tokens", "6", "--batch-size", "1", "--benchmark-autosave"),
             cwd=ROOT,
             env=environment(MARK_OF_THIS_TEST=mark, TMPDIR=str(temporary)),
             stdout=output,

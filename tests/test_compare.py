@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sessions import bench
+from sessions import FEW, bench
 
 Compared = tuple[Path, list[subprocess.CompletedProcess[str]]]
 
@@ -17,7 +17,7 @@ Compared = tuple[Path, list[subprocess.CompletedProcess[str]]]
 def compared_sessions(folder: Path) -> Compared:
     """The results of two sessions, and both. Nothing is saved before the first, and its workers cannot be forked; the
     second is compared with a first one that is made much faster than it was."""
-    few = "--technique", "tensor-parallel", "--articles", "2", "--batch-size", "2", "--benchmark-compare-fail=mean:5%"
+    few = *FEW, "--technique", "tensor-parallel", "--batch-size", "2", "--benchmark-compare-fail=mean:5%"
     first = "-p", "cuda_taken", "--benchmark-autosave", "--benchmark-compare"
     sessions = [bench(folder / "r", *few, *first, cwd=folder)]
     (path,) = folder.glob("r/*/0001_*.json")

@@ -46,7 +46,7 @@ def mutated(draw: st.DrawFn) -> bytes:
     return "\n".join(map(json.dumps, rows)).encode("utf-8", "surrogatepass")
 
 
-@settings(max_examples=max(300, settings().max_examples))
+@settings(max_examples=max(150, settings().max_examples))
 @given(mutated(), mutated(), st.sampled_from(FORMATS))
 def test_any_two_files_are_compared_or_refused_in_one_sentence(
     tmp_path_factory: pytest.TempPathFactory, before: bytes, after: bytes, form: str

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sessions import ROOT, bench
+from sessions import ROOT, bench, forked
 
 from udaciheadline.checkpoints.models import resolve
 
@@ -33,8 +33,11 @@ UNREADABLE = [
 
 
 def refused_sessions(results: Path) -> dict[str, subprocess.CompletedProcess[str]]:
-    """One of each of these options."""
-    return {" ".join(arguments): bench(results, *arguments) for arguments, _ in UNUSABLE + UNREADABLE}
+    """One of each of these options: the first of each kind as a user starts it."""
+    anew = [cases[0][0] for cases in (UNUSABLE, UNREADABLE)]
+    rest = [arguments for arguments, _ in UNUSABLE[1:] + UNREADABLE[1:]]
+    sessions = [bench(results, *arguments) for arguments in anew] + forked(results, rest)
+    return {" ".join(arguments): session for arguments, session in zip(anew + rest, sessions, strict=True)}
 
 
 def unbuildable_session(folder: Path) -> tuple[str, subprocess.CompletedProcess[str]]:

@@ -38,7 +38,9 @@ class EngineSpec:
     returns them (no target: None); `device` is "cpu" or "cuda"; `dtype` a torch dtype's name, the same for every row;
     `engine` is "transformers" or "compiled", for techniques that exist on both; `ranks` are the processes, one device
     each, that a parallel technique is spread over; `stop` is where a headline ends, beside the model's own end of
-    sequence (`data.prompts.STOPS`)."""
+    sequence (`data.prompts.STOPS`). `pruned` are checkpoints that stand ready for rows that would prune `model`, by the
+    names of the techniques; `calibration` are articles that are not measured, for techniques that ask them what of a
+    model matters (nothing where no such technique is wanted)."""
 
     model: str
     target: str | None
@@ -49,6 +51,8 @@ class EngineSpec:
     engine: str = "transformers"
     ranks: int = 1
     stop: str = "newline"
+    pruned: dict[str, str] = field(default_factory=dict)
+    calibration: tuple[Article, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -261,6 +265,31 @@ class Throughput:
 
 
 @dataclass(frozen=True)
+class BatchPoint:
+    """A job with so many articles at a time, repeated to fill a batch where there are fewer: the median of `rounds`.
+
+    `times_optimised` is the rate over that of the row that this one optimises, with as many at a time: measured in
+    other minutes, so that it has no interval (None: that row has no such point).
+    """
+
+    batch_size: int
+    rounds: int
+    headlines_per_second: float
+    new_tokens_per_second: float
+    times_optimised: float | None = None
+
+
+@dataclass(frozen=True)
+class BatchCurve:
+    """What more articles at a time give one row, by growing size; `job_batch_size` is how many its jobs took, as the
+    session was asked or as is fastest (None: it has none). `left_out` has each size that was not measured, and why."""
+
+    points: tuple[BatchPoint, ...]
+    job_batch_size: int | None = None
+    left_out: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Parallel:
     """What the ranks of a parallel technique have and do, in the order of the ranks.
 
@@ -286,10 +315,10 @@ class Record:
     `status` is "ok", "skipped", or why the row broke off: "crash", "oom", "timeout", "error"; `reason` says it in one
     sentence. `speed_up_over` holds the paired speed-ups over other rows of the same session, by name: of speculative
     decoding over the target, and of a parallel row over one rank, as those answered in turn with it; of all others by
-    way of the reference, whose own shifts from row to row are not in their intervals. `not_compared` says of which row
-    that should have answered in turn there is no such figure, and why. `scores` are those of the timed outputs, and
-    `job_scores` those of more articles, written as offline jobs. `disturbances` are what else happened to its GPUs
-    meanwhile.
+    way of the reference, whose own shifts from row to row are not in their intervals (of an offline row by that of its
+    jobs, over the row that it optimises). `not_compared` says of which row that should have answered in turn there is
+    no such figure, and why. `scores` are those of the timed outputs, and `job_scores` those of more articles, written
+    as offline jobs. `disturbances` are what else happened to its GPUs meanwhile.
     """
 
     run: str
@@ -304,6 +333,7 @@ class Record:
     speed_up_over: dict[str, Estimate] = field(default_factory=dict)
     not_compared: dict[str, str] = field(default_factory=dict)
     throughput: Throughput | None = None
+    batch_curve: BatchCurve | None = None
     memory: Memory | None = None
     energy: Energy | None = None
     parallel: Parallel | None = None

@@ -9,11 +9,14 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from udaciheadline import train as command
 from udaciheadline.checkpoints import train
+from udaciheadline.checkpoints.examples import Examples, articles_for
 from udaciheadline.checkpoints.models import load_model, load_tokenizer, resolve
 from udaciheadline.data.newswire import evaluation_articles, training_articles
 from udaciheadline.data.prompts import completion_for, prompt_for
 from udaciheadline.records import Article, UsageError
+from udaciheadline.techniques import PRUNED
 
 pytestmark = pytest.mark.usefixtures("huggingface_cache")
 
@@ -48,7 +51,7 @@ def run(huggingface_cache: None) -> Callable[..., None]:
     def run(*arguments: object) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", ["train", *TINY, *map(str, arguments)])
-            train.main()
+            command.main()
 
     return run
 
@@ -142,7 +145,7 @@ def test_a_shared_tokenizer_is_the_same_to_the_byte(checkpoint: Path, run: Run, 
 def test_labels_cover_the_headline_and_the_end_of_the_sequence_only(
     articles: list[Article], tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    for article, example in zip(articles, train._Examples(articles, tokenizer, 192), strict=True):
+    for article, example in zip(articles, Examples(articles, tokenizer, 192), strict=True):
         is_learned = example["labels"] != -100
         assert torch.equal(example["labels"][is_learned], example["input_ids"][is_learned])
         learned, given = example["input_ids"][is_learned], example["input_ids"][~is_learned]
@@ -153,7 +156,7 @@ def test_labels_cover_the_headline_and_the_end_of_the_sequence_only(
 
 def test_padding_in_a_batch_is_neither_seen_nor_learned(tokenizer: PreTrainedTokenizerFast) -> None:
     short, long = Article("Ashton Votes", "A vote."), Article("Ashton Votes", "A vote in Ashton, after 3 hours.")
-    examples = train._Examples([short, long], tokenizer, 192)
+    examples = Examples([short, long], tokenizer, 192)
     alone, batch = examples[0], examples.__getitems__([0, 1])
     length = len(alone["input_ids"])
     assert length < batch["input_ids"].shape[1]
@@ -168,22 +171,23 @@ def test_padding_in_a_batch_is_neither_seen_nor_learned(tokenizer: PreTrainedTok
 def test_articles_that_are_too_long_are_dropped(tokenizer: PreTrainedTokenizerFast) -> None:
     article = Article("Ashton Votes", "After 3 hours, Ashton went to vote.")
     longer = Article("Ashton Votes", "After 33 hours, Ashton went to vote.")
-    length = len(train._Examples([article], tokenizer, 192)[0]["input_ids"])
-    examples = train._Examples([longer, article, longer], tokenizer, length)
+    length = len(Examples([article], tokenizer, 192)[0]["input_ids"])
+    examples = Examples([longer, article, longer], tokenizer, length)
     assert (len(examples), examples.dropped) == (1, 2)
     assert completion_for(article.headline) in tokenizer.decode(examples[0]["input_ids"])
     with pytest.raises(UsageError, match=f"no article fits in {length - 1} tokens: give a larger --max-length"):
-        train._Examples([article], tokenizer, length - 1)
+        Examples([article], tokenizer, length - 1)
 
 
-def test_the_last_tenth_of_a_dataset_is_held_out(articles: list[Article], dataset: Path) -> None:
-    training, held_out = train._articles(train.parser().parse_args(["--out=x", f"--dataset={dataset}"]))
-    assert list(training) == articles[:22]
-    assert list(held_out) == articles[22:]
+def test_the_first_tenth_of_a_dataset_which_is_what_is_measured_first_is_held_out(
+    articles: list[Article], dataset: Path
+) -> None:
+    training, held_out, shown = articles_for(command.parse(["--out=x", f"--dataset={dataset}"]))
+    assert (list(held_out), list(training), list(shown)) == (articles[:3], articles[3:], [])
 
 
 def test_the_embedded_newswire_holds_its_evaluation_articles_out() -> None:
-    training, held_out = train._articles(train.parser().parse_args(["--out=x", "--articles=5", "--seed=9"]))
+    training, held_out, _ = articles_for(command.parse(["--out=x", "--articles=5", "--seed=9"]))
     assert list(training) == list(training_articles(5, seed=9))
     assert held_out == evaluation_articles()
 
@@ -191,7 +195,7 @@ def test_the_embedded_newswire_holds_its_evaluation_articles_out() -> None:
 def test_other_columns_are_learned_from_when_named(tmp_path: Path) -> None:
     (tmp_path / "news.csv").write_text("title,body\nA,a\nB,b\n", "utf-8")
     options = ["--out=x", f"--dataset={tmp_path / 'news.csv'}", "--text-column=body", "--headline-column=title"]
-    assert train._articles(train.parser().parse_args(options)) == ((Article("A", "a"),), (Article("B", "b"),))
+    assert articles_for(command.parse(options)) == ((Article("B", "b"),), (Article("A", "a"),), ())
 
 
 # The tokenizer
@@ -302,6 +306,21 @@ def test_the_shipped_models_take_at_most_24_mib_together() -> None:
 def test_the_shipped_models_have_the_same_tokenizer() -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (folder("main") / name).read_bytes() == (folder("target") / name).read_bytes()
+
+
+@pytest.mark.parametrize(("role", "sizes"), [("depth-pruned", (3, 384)), ("width-pruned", (4, 192))])
+def test_a_pruned_model_that_ships_is_the_main_one_without_a_quarter_of_its_layers(
+    role: str, sizes: tuple[int, int]
+) -> None:
+    pruned, main = (load_model(str(folder(name)), device="cpu", dtype="bfloat16").config for name in (role, "main"))
+    assert (pruned.num_hidden_layers, pruned.intermediate_size) == sizes
+    for name in ("hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size", "rope_parameters"):
+        assert getattr(pruned, name) == getattr(main, name)
+    assert (folder(role) / "tokenizer.json").read_bytes() == (folder("main") / "tokenizer.json").read_bytes()
+
+
+def test_the_pruned_models_take_at_most_6_mib_together() -> None:
+    assert sum(file.stat().st_size for role in PRUNED for file in folder(role).rglob("*")) <= 6 * 2**20
 
 
 def test_a_shipped_tokenizer_is_made_for_the_prompt(shipped: str) -> None:

@@ -261,6 +261,21 @@ def test_further_articles_come_behind_the_examples(write: Write) -> None:
     assert found.ended == ""
 
 
+def test_articles_for_calibration_come_last(write: Write) -> None:
+    rows = [{"headline": f"H{i}", "short_description": f"D{i}"} for i in range(9)]
+    found = load_articles(write("news.jsonl", jsonl(rows)), 2, examples=1, further=3, calibration=2)
+    assert [article.headline for article in found.further] == ["H3", "H4", "H5"]
+    assert [article.headline for article in found.calibration] == ["H6", "H7"]
+
+
+def test_where_there_are_too_few_at_most_half_of_those_that_are_not_timed_are_for_calibration(write: Write) -> None:
+    path = write("news.jsonl", jsonl([{"headline": f"H{i}", "short_description": f"D{i}"} for i in range(7)]))
+    found = load_articles(path, 2, further=100, calibration=4)
+    assert [article.headline for article in found.further] == ["H2", "H3", "H4"]
+    assert [article.headline for article in found.calibration] == ["H5", "H6"]
+    assert load_articles(path, 7, further=100, calibration=4).calibration == ()
+
+
 def test_further_articles_end_where_a_row_cannot_be_read_and_it_is_said_why(write: Write) -> None:
     good = jsonl([{"headline": "H", "short_description": "D"}])
     path = write("news.jsonl", good * 3 + b"no json\n" + good)

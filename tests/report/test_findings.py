@@ -121,6 +121,26 @@ def test_memory_on_gpus_says_so() -> None:
     assert "(allocated on all GPUs)" in section(replace(RECORD, memory=Memory((5, 7), (9, 9), 700)), None).memory
 
 
+def test_a_row_that_was_pruned_as_it_started_says_that_nothing_was_healed() -> None:
+    def memory(**details: float) -> str:
+        assert RECORD.build
+        return section(replace(RECORD, build=replace(RECORD.build, details=details)), None).memory
+
+    assert "25 % of the model's weights were removed" in memory(removed_share=0.25, pruning_nats=0.5)
+    assert "nothing was healed: true headlines of articles that are not measured went +0.50 nats" in memory(
+        removed_share=0.25, pruning_nats=0.5
+    )
+    assert "healed" not in memory()
+
+
+def test_a_row_that_was_calibrated_says_on_how_much_and_for_how_long() -> None:
+    assert RECORD.build
+    build = replace(RECORD.build, details={"calibration_articles": 128.0, "calibration_seconds": 41.6})
+    said = section(replace(RECORD, build=build), None).memory
+    assert "chosen on 128 articles that are not measured, in 42 s" in said
+    assert "chosen on" not in section(RECORD, None).memory
+
+
 def test_a_job_has_its_rate_its_limit_and_what_it_wins() -> None:
     throughput = Throughput(8, 3, 80.0, 640.0, 16, 320.0, {}, Estimate(1.5, 1.4, 1.6))
     found = section(replace(OFFLINE, throughput=throughput), KV).performance
@@ -159,6 +179,12 @@ def test_drafted_tokens_and_the_row_in_turn_are_told() -> None:
 def test_beside_another_row_too_only_a_whole_interval_is_faster(estimate: tuple[float, ...], said: str) -> None:
     record = replace(SPECULATIVE, speed_up_over={"target": Estimate(*estimate)})
     assert said in section(record, KV).performance
+
+
+@pytest.mark.parametrize(("high", "said"), [(0.6, True), (1.1, False)])
+def test_a_row_that_is_slower_than_what_it_optimises_says_so(high: float, said: bool) -> None:
+    record = replace(SPECULATIVE, speed_up_over={"target": Estimate(0.5, 0.4, high)})
+    assert ("It is there to make target faster, and does not." in section(record, KV).performance) == said
 
 
 def test_a_job_that_was_not_paired_says_that_its_ratio_has_no_interval() -> None:

@@ -157,18 +157,22 @@ def test_a_row_says_what_it_was_not_compared_with_and_why() -> None:
 
 
 def test_a_ratio_by_way_of_the_reference_is_called_one() -> None:
-    assert "x baseline goes by way of the reference" in legend(text(RECORD))
+    assert "as x baseline, goes by way of the reference" in legend(text(RECORD))
     assert "by way of" not in legend(text(replace(RECORD, speed_up_over={})))
+    in_turn = replace(SPECULATIVE, speed_up_over={"target": Estimate(1.5, 1.4, 1.6)})
+    assert "by way of" not in legend(text(in_turn))
 
 
 def test_speculative_decoding_says_how_much_was_accepted_and_what_it_gains_over_its_target() -> None:
-    line = "speculative: 200 tokens drafted, 150 accepted (75.0%); 1.50 ±0.12 times the speed of the target alone."
-    assert line in legend(text(SPECULATIVE)).splitlines()
+    lines = legend(text(SPECULATIVE)).splitlines()
+    assert "speculative: 200 tokens drafted, 150 accepted (75.0%)." in lines
+    assert "speculative: 1.50 ±0.12 times as fast as target, which it optimises." in lines
 
 
 def test_without_the_target_row_the_acceptance_stands_alone() -> None:
-    line = "speculative: 200 tokens drafted, 150 accepted (75.0%)."
-    assert line in legend(text(replace(SPECULATIVE, speed_up_over={}))).splitlines()
+    alone = legend(text(replace(SPECULATIVE, speed_up_over={})))
+    assert "speculative: 200 tokens drafted, 150 accepted (75.0%)." in alone.splitlines()
+    assert "optimises" not in alone
 
 
 def test_a_row_without_a_draft_says_nothing_of_acceptance() -> None:

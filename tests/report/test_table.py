@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, broken
+from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, SPECULATIVE, broken
 from tables import COPY_ROUGE, cells, legend
 
 from udaciheadline.evidence.verdict import decide
@@ -54,6 +54,13 @@ def test_a_row_that_broke_off_shows_its_status_and_below_its_reason_in_a_line(st
     shown = written(RECORD, broken(status, "its worker died"))
     assert rows_of(shown)[-1].split() == ["speculative", status]
     assert f"speculative: {status}: its worker died." in legend(shown).splitlines()
+
+
+def test_a_row_that_is_slower_than_what_it_optimises_has_a_line() -> None:
+    slower = replace(SPECULATIVE, speed_up_over={"target": Estimate(0.8, 0.75, 0.85)})
+    line = "speculative: slower than target, which it optimises: 0.80 ±0.05 times its speed."
+    assert line in legend(written(RECORD, slower)).splitlines()
+    assert "optimises" not in legend(written(RECORD, SPECULATIVE))
 
 
 def huge(measurement: Measurement) -> Measurement:

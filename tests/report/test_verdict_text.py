@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from rows import OFFLINE, RECORD, SKIPPED
+from rows import OFFLINE, RECORD, SKIPPED, SPECULATIVE
 
 from udaciheadline.checkpoints.models import resolve
 from udaciheadline.evidence.verdict import decide, parse_budget
@@ -33,6 +33,11 @@ def test_each_row_that_lost_has_a_line_with_its_state_and_why() -> None:
         "kv-cache        reference  what all rows are compared with.",
         "compiled-batch  excluded   it takes all articles as one job, which is for --goal offline.",
     ]
+
+
+def test_a_row_says_what_it_is_beside_the_one_that_it_optimises() -> None:
+    (line,) = (line for line in shown(REFERENCE, SPECULATIVE) if "as fast as the KV cache" in line)
+    assert "2.00 ±0.10 times as fast as the KV cache (1.50 ±0.12 times as fast as target, which it optimises)" in line
 
 
 def test_without_a_row_to_deploy_there_is_no_command() -> None:
@@ -75,6 +80,13 @@ def test_the_command_of_a_technique_of_two_models_names_both() -> None:
     settings = {"model_name": "small", "target_name": "large", "draft_name": "small"}
     made = command(replace(COMPILED, technique="speculative", settings=settings))
     assert made.endswith("--technique speculative --model small --target large")
+
+
+def test_the_command_of_a_pruned_row_names_the_checkpoint_that_the_session_named_for_it() -> None:
+    settings = {"model_name": "large", "pruned_model": ["depth-pruned=shallow", "width-pruned=narrow"]}
+    pruned, other = (command(replace(COMPILED, technique=t, settings=settings)) for t in ("width-pruned", "compiled"))
+    assert pruned.endswith("--technique width-pruned --model large --pruned-model width-pruned=narrow")
+    assert other.endswith("--technique compiled --model large")
 
 
 def test_a_technique_that_is_more_than_arguments_of_transformers_has_no_lines_of_python() -> None:

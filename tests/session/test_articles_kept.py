@@ -1,11 +1,14 @@
 """The texts of the articles, which are kept once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fake_workers import FakeWorker, row_of
 from rows import ARTICLES
 
 from udaciheadline.session.store import Store, articles
+from udaciheadline.techniques import techniques
 
 
 @pytest.fixture
@@ -40,3 +43,9 @@ def test_articles_whose_file_is_removed_under_the_run_are_kept_again(store: Stor
     (store.folder / "articles.jsonl").unlink()
     store.keep_articles("abc", ARTICLES)
     assert articles(store.folder, "abc") == list(ARTICLES)
+
+
+def test_articles_for_calibration_are_in_no_record(worker: type[FakeWorker]) -> None:
+    run = row_of(techniques()["depth-pruned"]).run
+    run.spec = replace(run.spec, calibration=ARTICLES)
+    assert ARTICLES[0].headline not in str(run.all_settings)

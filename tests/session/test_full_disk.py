@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import threading
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,33 +16,15 @@ from rows import RECORD
 
 from udaciheadline.records import UsageError
 from udaciheadline.session import saved
-from udaciheadline.session import session as module
 from udaciheadline.session.row import Row
 from udaciheadline.session.runs import latest, promote
 from udaciheadline.session.session import Session
 from udaciheadline.session.store import Store
 from udaciheadline.techniques import techniques
 
-GATES = Path(__file__).parents[2] / "bench" / "gates.toml"
-OPTIONS = {
-    "technique": "kv-cache,pruned", "gates": GATES, "dataset": "embedded", "articles": 4, "prompt": "notebook",
-    "text_column": "short_description", "headline_column": "headline", "model": "embedded", "target": None,
-    "draft": None, "device": "cpu", "dtype": "auto", "ranks": None, "max_new_tokens": 8, "engine": "transformers",
-    "stop": "newline", "batch_size": 2, "launches": 1, "timeout": None, "minutes": None, "baseline": None,
-    "quality_articles": None, "goal": "interactive", "budget": "", "details": False,
-}  # fmt: skip
-
 
 def no_room(*_: Any) -> NoReturn:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.fixture
-def session(tmp_path: Path, worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> Session:
-    """A session whose workers are none, and its rows as far as a test takes them."""
-    monkeypatch.setattr(module.worker, "choose_device", lambda *_: ("cpu", "float32"))
-    monkeypatch.setattr(module.processes, "forks", lambda: True)
-    return Session(Namespace(**OPTIONS, results=tmp_path / "results"), lambda text: None, False)
 
 
 def measured(session: Session, name: str) -> Row:

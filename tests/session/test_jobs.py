@@ -1,15 +1,18 @@
 """A row's jobs in processes of their own, and what its headlines take from the wall."""
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from fake_workers import ONLINE, FakeWorker, row_of
+from rows import answers
 
 from udaciheadline.records import Energy
 from udaciheadline.session.row import Row
+from udaciheadline.session.run import Answered
 from udaciheadline.techniques import REFERENCE
 from udaciheadline.workers import power
 
@@ -31,6 +34,21 @@ def test_each_timed_job_of_an_offline_row_has_a_process_and_one_of_the_reference
     found = row.record()
     assert found.per_article is not None
     assert found.per_article.job_log_ratios == (0.0, 0.0, 0.0)
+
+
+def test_a_job_is_compared_with_that_of_the_row_that_it_optimises_by_way_of_the_reference(
+    worker: type[FakeWorker],
+) -> None:
+    worker.seconds = {8: 2.0}
+    row = row_of(replace(OFFLINE, optimises="plain"))
+    row.run.launches = 2
+    row = Row(row.run, row.technique)
+    row.run.answered["plain"] = Answered(answers(), None, [], 1, [-math.log(2)] * 2)
+    row.play_job(row.batch_size)
+    for _ in range(row.job_launches):
+        row.next_job()
+        row.play_job(row.batch_size)
+    assert row.record().speed_up_over["plain"].value == pytest.approx(2.0)
 
 
 def test_where_a_row_has_one_launch_its_jobs_are_not_paired(worker: type[FakeWorker]) -> None:

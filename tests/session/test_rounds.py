@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from fake_workers import ONLINE, FakeWorker, row_of, worker_of
-from rows import generation
+from rows import answers, generation
 
+from udaciheadline.evidence.gates import Thresholds
 from udaciheadline.session.row import Row, RowFailed
+from udaciheadline.session.run import Answered
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers.worker import WorkerError
 
@@ -66,6 +68,45 @@ def test_the_row_whose_tokens_a_technique_repeats_answers_in_turn_with_it(worker
     row.finish_rounds()
     assert [fake.name for fake in worker.started] == ["online", REFERENCE, "baseline"]
     assert row.record().speed_up_over["baseline"].value == 1.0
+
+
+class Quantised:
+    """A row that optimises another one, in a session whose other row had half of its speed."""
+
+    def __init__(self, earlier: bool = True, **changes: Any) -> None:
+        technique = replace(ONLINE, name="quantised", optimises="plain", **changes)
+        self.row = row_of(technique, articles=4)
+        self.row.run.thresholds["quantised"] = Thresholds(speed_over_optimised_min=3.0)
+        worker_of(self.row).seconds = {1: 0.5}
+        if earlier:
+            self.row.run.answered["plain"] = Answered(answers(), None, [0.0] * 4, 1, [])
+
+    def verdict(self) -> tuple[str, str]:
+        (found,) = (verdict for verdict in self.row.verdicts() if verdict.gate == "optimises")
+        return found.status, found.message
+
+
+def test_the_row_that_it_optimises_is_compared_with_by_way_of_the_reference(worker: type[FakeWorker]) -> None:
+    found = Quantised()
+    assert found.verdict()[0] == "fail"
+    assert found.row.record().speed_up_over["plain"].value == pytest.approx(2.0)
+    assert {fake.name for fake in worker.started} == {"quantised", REFERENCE}
+
+
+@pytest.mark.parametrize(
+    ("broken_off", "said"),
+    [
+        ({}, "plain, which it optimises, was not measured before it: add it to --technique"),
+        ({"plain": "skipped: no GPU"}, "plain, which it optimises, has no speed (skipped: no GPU)"),
+    ],
+)
+def test_without_the_row_that_it_optimises_its_speed_over_that_is_not_judged(
+    worker: type[FakeWorker], broken_off: dict[str, str], said: str
+) -> None:
+    found = Quantised(earlier=False)
+    found.row.run.broken_off.update(broken_off)
+    assert found.verdict() == ("not judged", said)
+    assert found.row.record().speed_up_over == {}
 
 
 def test_the_other_row_is_always_next_to_the_technique(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rows import OFFLINE, RECORD, broken
+from rows import OFFLINE, RECORD, broken, curve
 
 from udaciheadline.records import Record, UsageError
 from udaciheadline.session.runs import baseline_name, latest, load, promote
@@ -65,6 +65,22 @@ def test_an_earlier_run_is_found_by_its_name_with_all_rows(results: Path) -> Non
 def test_what_was_not_a_number_is_read_back_as_such(tmp_path: Path) -> None:
     record = replace(RECORD, build_seconds=None, settings={"thresholds": [0.5], "x": None})
     assert latest(written(tmp_path / "r", record)) == [record]
+
+
+def test_a_curve_is_read_back_and_a_row_of_before_there_were_any_has_none(tmp_path: Path) -> None:
+    with_curve = replace(RECORD, batch_curve=curve(2.0, 6.0, job_batch_size=4, left_out=((16, "too long"),)))
+    assert latest(written(tmp_path / "new", with_curve)) == [with_curve]
+    old = plain(RECORD)
+    del old["batch_curve"]
+    path = tmp_path / "old.jsonl"
+    path.write_text(json.dumps(old), "utf-8")
+    assert load(str(path), tmp_path) == [RECORD]
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan")])
+def test_a_curve_with_a_rate_that_is_none_is_refused(tmp_path: Path, rate: float) -> None:
+    with pytest.raises(UsageError, match="a rate of its curve is none"):
+        latest(written(tmp_path / "r", replace(RECORD, batch_curve=curve(rate))))
 
 
 def test_a_line_that_a_killed_run_left_is_passed_over_in_results_but_not_in_a_baseline(results: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 import pandas
 import pytest
-from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, broken
+from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, broken, curve
 
 import udaciheadline
 from udaciheadline.records import BuildInfo, Estimate, Memory, Parallel, UsageError, Verdict
@@ -251,6 +251,13 @@ def test_a_measured_row_has_all_the_rest_behind(results: pandas.DataFrame) -> No
         "gates": "rouge1:pass work:pass",
     }
     assert {name: row[name] for name in expected} == expected
+
+
+def test_a_curve_has_columns_by_the_number_of_articles_at_a_time() -> None:
+    row = table_row(replace(RECORD, batch_curve=curve(2.0, 6.0, left_out=((16, "too long"),))))
+    assert (row["batch_curve.1.headlines_per_second"], row["batch_curve.4.headlines_per_second"]) == (2.0, 6.0)
+    assert row["batch_curve.left_out"] == "16: too long"
+    assert "batch_curve.left_out" not in table_row(RECORD)
 
 
 def test_a_parallel_row_has_the_figures_of_each_rank() -> None:

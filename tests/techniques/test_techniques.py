@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+import udaciheadline.techniques as room
 from udaciheadline.engines import ENGINES, compiled, transformers
 from udaciheadline.evidence.gates import load_gates
 from udaciheadline.records import Unsupported, UsageError
 from udaciheadline.techniques import REFERENCE, Technique, pruning, select, techniques
 
 GATES = Path(__file__).parents[2] / "bench" / "gates.toml"
-NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "pruned"]
+NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "pruned", "depth-pruned", "width-pruned"]
 NAMES += ["int8", "fp4", "nf4", "tensor-parallel", "layer-placement", "pipeline-parallel", "target", "speculative"]
 
 
@@ -30,6 +31,8 @@ def test_the_techniques_have_the_titles_and_the_order_of_the_table():
         ("compiled", "compiled", "Compiled"),
         ("compiled-batch", "compiled-batch", "Compiled, Offline"),
         ("pruned", "pruned", "Magnitude Unstructured Pruning"),
+        ("depth-pruned", "depth-pruned", "Depth Pruning"),
+        ("width-pruned", "width-pruned", "Width Pruning"),
         ("int8", "int8", "Quantised 8bit"),
         ("fp4", "fp4", "Quantised 4bit"),
         ("nf4", "nf4", "Quantised 4bit (nf4)"),
@@ -66,6 +69,12 @@ def test_the_row_to_be_repeated_is_a_technique_that_is_measured_before_or_the_re
             assert techniques()[technique.exact_to].order < technique.order
 
 
+def test_the_row_that_one_makes_faster_is_measured_before_it_or_the_reference():
+    for technique in techniques().values():
+        if technique.optimises != REFERENCE:
+            assert techniques()[technique.optimises].order < technique.order
+
+
 def test_finding_the_techniques_imports_no_torch():
     code = "import sys; from udaciheadline.techniques import techniques; techniques(); print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -96,6 +105,34 @@ def test_an_unknown_technique_is_a_usage_error_that_lists_the_choices(wanted):
     with pytest.raises(UsageError, match=r"^--technique 'int9': there is no such technique") as caught:
         select(wanted)
     assert str(caught.value).endswith(f"choose from {', '.join(NAMES)}, or all")
+
+
+@pytest.fixture
+def standing_in(monkeypatch):
+    """Three of the techniques: one that another stands for, that one, and one whose counterpart there is not."""
+    quantised, compiled_one = techniques()["int8"], techniques()["compiled"]
+    made = (
+        replace(quantised, name="int8", counterpart="compiled-int8"),
+        replace(quantised, name="nf4", counterpart="nowhere"),
+        replace(compiled_one, name="compiled-int8"),
+    )
+    monkeypatch.setattr(room, "techniques", lambda: {technique.name: technique for technique in made})
+
+
+@pytest.mark.parametrize(
+    ("engine", "wanted", "chosen"),
+    [
+        ("transformers", ["int8"], ["int8"]),
+        ("transformers", ["all"], ["int8", "nf4", "compiled-int8"]),
+        ("compiled", ["int8"], ["compiled-int8"]),
+        ("compiled", ["int8", "compiled-int8"], ["compiled-int8"]),
+        ("compiled", ["nf4"], ["nf4"]),
+        ("compiled", ["all"], ["nf4", "compiled-int8"]),
+        ("compiled", ["int8", "all"], ["nf4", "compiled-int8"]),
+    ],
+)
+def test_on_the_compiled_engine_a_counterpart_that_there_is_stands_for_a_technique(standing_in, engine, wanted, chosen):
+    assert [technique.name for technique in select(wanted, engine)] == chosen
 
 
 # -- unavailable -----------------------------------------------------------------------------------------------------
@@ -164,7 +201,8 @@ def test_only_two_take_one_prompt_at_a_time_and_one_takes_them_only_as_a_job():
 @pytest.mark.parametrize("name", NAMES)
 def test_what_exists_on_both_engines_goes_to_the_one_asked_for_and_the_others_keep_theirs(spec, name):
     found = {engine: techniques()[name].engine_for(replace(spec, engine=engine)) for engine in ENGINES}
-    own = "compiled" if name in ("compiled", "compiled-batch", "pipeline-parallel") else "transformers"
+    compiled_only = ("compiled", "compiled-batch", "depth-pruned", "width-pruned", "pipeline-parallel")
+    own = "compiled" if name in compiled_only else "transformers"
     on_both = name in ("pruned", "tensor-parallel", "target")
     assert found == ({engine: engine for engine in ENGINES} if on_both else dict.fromkeys(ENGINES, own))
 

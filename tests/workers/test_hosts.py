@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 from faulty import FAULTY
-from sessions import PATIENCE, ROOT, Hanging, environment, faulty, records
+from sessions import FEW, PATIENCE, ROOT, Hanging, environment, faulty, records
 from test_workers import generate_within
 from torch.distributed import TCPStore
 
@@ -82,8 +82,8 @@ def sessions_of_two_hosts(folder: Path) -> tuple[tuple[Session, tuple[int, int]]
     hanging.mkdir()
     with socket.create_server((LOOPBACK, 0)) as one, socket.create_server((LOOPBACK, 0)) as two:
         ports = [free.getsockname()[1] for free in (one, two)]
-    whole = start(sound, ports[0], "--technique", "tensor-parallel", "--articles", "2", "--batch-size", "2")
-    torn = start(hanging, ports[1], *faulty(hanging, "raises,rank-sleeps"), "--articles", "2")
+    whole = start(sound, ports[0], *FEW, "--technique", "tensor-parallel", "--batch-size", "2")
+    torn = start(hanging, ports[1], *faulty(hanging, "raises,rank-sleeps"), *FEW)
     try:
         torn.reach("rank-sleeps")
         (pytest_0,) = psutil.Process(torn.process.pid).children()

@@ -20,8 +20,8 @@ class ArticleSet:
     """The first usable articles of a dataset, and how many rows before the last of them were not usable.
 
     `examples` are usable articles that come after them: what a prompt may show, because it is not measured. `further`
-    ones come after those: they are not timed, but may be written. `ended` says why there are no more of them, where a
-    row could not be read.
+    ones come after those: they are not timed, but may be written. `calibration` are the last ones, which are not even
+    that: techniques may be fitted to them. `ended` says why there are no more of them, where a row could not be read.
     """
 
     source: str
@@ -29,6 +29,7 @@ class ArticleSet:
     skipped: int
     examples: tuple[Article, ...] = ()
     further: tuple[Article, ...] = ()
+    calibration: tuple[Article, ...] = ()
     ended: str = ""
 
 
@@ -40,12 +41,14 @@ def load_articles(
     headline_column: str = "headline",
     examples: int = 0,
     further: int = 0,
+    calibration: int = 0,
 ) -> ArticleSet:
     """The first `count` usable articles (None: all) of `source`: "embedded", a file or a hub dataset's `train` split.
 
     A row without a text or a headline is skipped and counted. `examples` more usable articles are read behind the
-    `count`, and up to `further` ones behind those, as far as rows can be read; what comes after the last article, and
-    columns that no article needs, are not looked at. Raises UsageError,
+    `count`, and up to `further` ones behind those and up to `calibration` ones behind them, as far as rows can be read:
+    where there are too few for both, the last half of them at most is for calibration. What comes after the last
+    article, and columns that no article needs, are not looked at. Raises UsageError,
     naming file, line and field, where the source is missing, empty, truncated, not UTF-8, not of this form, or holds no
     usable row, and where it has no such `examples`.
     """
@@ -64,7 +67,7 @@ def load_articles(
                 skipped += count is None or len(found) < count
                 continue
             found.append(article)
-            if len(found) == needed + further:
+            if len(found) == needed + further + calibration:
                 break
     except UsageError as error:
         if len(found) < needed:
@@ -78,7 +81,8 @@ def load_articles(
             "examples: measure fewer (--articles) or show fewer"
         )
     first, shown, rest = found[:count], found[count : count + examples], found[count + examples :]
-    return ArticleSet(source, tuple(first), skipped, tuple(shown), tuple(rest), ended)
+    own = len(rest) - min(calibration, len(rest) // 2)
+    return ArticleSet(source, tuple(first), skipped, tuple(shown), tuple(rest[:own]), tuple(rest[own:]), ended)
 
 
 def _articles(source: str, text_column: str, headline_column: str) -> Iterator[Article | None]:

@@ -118,7 +118,7 @@ def gains(record: Record, reference: Record | None) -> Gains:
         found["nll"] = _open(Estimate(-nll.value, -nll.high, -nll.low))
         found["rouge1"] = _open(rouge1)
     known = {name: gain for name, gain in found.items() if gain is not None}
-    return Gains(record.technique, known, _in_turn(record))
+    return Gains(record.technique, known, in_turn(record))
 
 
 def like_peaks(record: Record, reference: Record | None) -> tuple[int | None, int | None]:
@@ -129,7 +129,7 @@ def like_peaks(record: Record, reference: Record | None) -> tuple[int | None, in
     return peak_bytes(record), peak_bytes(reference)
 
 
-def _in_turn(record: Record) -> dict[str, Estimate]:
+def in_turn(record: Record) -> dict[str, Estimate]:
     """A parallel row answers in turn with one rank, and what repeats the target's tokens with the target alone; all
     other ratios between rows go by way of the reference."""
     technique = techniques().get(record.technique)

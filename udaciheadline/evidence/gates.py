@@ -5,8 +5,9 @@ more than chance explains (paired t test, 5 %, Holm-adjusted for the row's stati
 within chance is `inconclusive`, shown as `~`: measure more articles. So are two gates of rows that may write other
 headlines: the work, since those are of other lengths, and the parity of exact rows in low precision, whose real
 differences must be more than chance makes of the share that is allowed (binomial). In float32 parity and the work of
-exact rows count what has no noise, as weights do always: they fail where they are beyond their threshold. Speed fails
-where its whole 95 % interval is.
+exact rows count what has no noise, as weights do always: they fail where they are beyond their threshold. Speed,
+against the reference and against the row that a technique is there to make faster, fails where its whole 95 % interval
+is.
 What there is nothing to judge by is `not judged`, with the reason as its message.
 """
 
@@ -19,7 +20,7 @@ from pathlib import Path
 from udaciheadline.evidence.quality import Answers, Parity, differences, retention
 from udaciheadline.evidence.statistics import holm, p_at_least, p_worse
 from udaciheadline.records import Article, Estimate, UsageError, Verdict
-from udaciheadline.techniques import Technique
+from udaciheadline.techniques import REFERENCE, Technique
 
 LEVEL = 0.05
 UNSEEN = "ROUGE sees only ASCII letters and digits, and most true headlines have none: judge by likelihood"
@@ -35,8 +36,9 @@ class Thresholds:
     the reference's. `parity_min`: share of articles with the same tokens as the row that `exact_to` names, in float32;
     `parity_low_precision_min`: in bf16 and fp16, share of articles with the same tokens, or others from a near tie on.
     `work_tolerance`: new tokens, as a share of the reference's that they may differ by. `weights_ratio_max`: bytes of
-    weights over the reference's. `speed_up_min`: against the reference. `rouge1_min` and `nll_max` are absolute, for
-    the reference's own table.
+    weights over the reference's. `speed_up_min`: against the reference. `speed_over_optimised_min`: against the row
+    that the technique `optimises`, where that is another one. `rouge1_min` and `nll_max` are absolute, for the
+    reference's own table.
     """
 
     rouge_retention_min: float | None = None
@@ -46,6 +48,7 @@ class Thresholds:
     work_tolerance: float | None = None
     weights_ratio_max: float | None = None
     speed_up_min: float | None = None
+    speed_over_optimised_min: float | None = None
     rouge1_min: float | None = None
     nll_max: float | None = None
 
@@ -80,8 +83,23 @@ def require_tables(thresholds: Mapping[str, Thresholds], wanted: Iterable[Techni
             raise UsageError(
                 f"{path}: [{technique.name}] may write other tokens by design: remove its parity thresholds"
             )
+        if technique.optimises == REFERENCE and table.speed_over_optimised_min is not None:
+            raise UsageError(
+                f"{path}: [{technique.name}] makes no other row than {REFERENCE} faster: give speed_up_min instead of "
+                "speed_over_optimised_min"
+            )
     if "reference" not in thresholds:
         raise UsageError(f"{path}: there is no table [reference]: add one with the floor of the reference")
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """The row that this one is there to make faster: its `name`, and how many times as fast this one is (None: then
+    `why_not` says what became of that row, as what follows on its name)."""
+
+    name: str
+    speed_up: Estimate | None
+    why_not: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +107,7 @@ class Evidence:
     """What the gates of one row look at. `exact` is the row that its tokens must repeat (None: not measured), and then
     the `reference` of its quality, too; `preferences` and `rounding` say what its engine thinks of the tokens that do
     not (`quality.Parity`). `job` is what it answers to the same articles as an offline job, and `wide` the same of more
-    articles, as jobs: what ROUGE and the likelihood are judged by."""
+    articles, as jobs: what ROUGE and the likelihood are judged by. `optimised` is None where that is the reference."""
 
     articles: Sequence[Article]
     answers: Answers
@@ -103,6 +121,7 @@ class Evidence:
     rounding: float = 0.0
     job: Answers | None = None
     wide: "Evidence | None" = None
+    optimised: Optimised | None = None
 
     @property
     def parity(self) -> Parity | None:
@@ -121,6 +140,7 @@ def judge(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
         *_work(thresholds, evidence),
         *_weights(thresholds, evidence),
         *_speed(thresholds, evidence),
+        *_optimises(thresholds, evidence),
     ]
 
 
@@ -257,6 +277,23 @@ def _speed(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
     interval = "" if math.isnan(measured.high) else f" (95 % interval to {measured.high:.2f})"
     text = f"{{m:.2f}}x the reference's speed{interval}, at least {{r:g}} required"
     return [_verdict("speed", not measured.high < least, measured.value, least, text)]
+
+
+def _optimises(thresholds: Thresholds, evidence: Evidence) -> list[Verdict]:
+    other = evidence.optimised
+    if (least := thresholds.speed_over_optimised_min) is None or other is None:
+        return []
+    if (over := other.speed_up) is None or math.isnan(over.high):
+        why = other.why_not if over is None else "was measured beside it too few times for an interval"
+        return [Verdict("optimises", "not judged", math.nan, least, f"{other.name}, which it optimises, {why}")]
+    text = f"{{m:.2f}}x the speed of {other.name} (95 % interval {over.low:.2f} to {over.high:.2f}"
+    if (own := evidence.speed_up) is not None:
+        text += f"; {own.value:.2f}x against {own.value / over.value:.2f}x that of {REFERENCE}"
+    verdict = _verdict("optimises", over.value >= least, over.value, least, text + "), at least {r:g} required")
+    if verdict.status == "fail" and not over.high < least:
+        message = f"{verdict.message}, but within chance: measure more --launches"
+        return [replace(verdict, status="inconclusive", message=message)]
+    return [verdict]
 
 
 def _worst(evidence: Evidence, losses: Sequence[float]) -> str:

@@ -47,12 +47,31 @@ def not_measured(record: Record, goal: str, has_reference: bool) -> str:
     return "its peak is that of a whole job" if peak_bytes(record) else "its memory was not measured"
 
 
+def over_optimised(record: Record) -> tuple[str, Estimate] | None:
+    """The row that this one is there to make faster, and how many times as fast it is; None where that is the reference
+    or was not measured."""
+    technique = techniques().get(record.technique)
+    name = technique.optimises if technique else REFERENCE
+    return (name, record.speed_up_over[name]) if name in record.speed_up_over else None
+
+
+def beside_optimised(record: Record) -> str:
+    """The same in words: slower only where the whole interval is."""
+    if (found := over_optimised(record)) is None:
+        return ""
+    name, over = found
+    if over.high < 1:
+        return f"slower than {name}, which it optimises: {ratio(over)} times its speed"
+    return f"{ratio(over)} times as fast as {name}, which it optimises"
+
+
 def gain(record: Record, goal: str, reference: Record | None) -> str:
-    """What the row gives for the goal, against the reference."""
+    """What the row gives for the goal, against the reference and, beside it, against the row that it optimises."""
     if record.technique == REFERENCE:
         return "what all rows are compared with"
     if goal == "interactive" and record.measurement:
-        return f"{ratio(record.measurement.speed_up)} times as fast as {KV_CACHE}"
+        beside = beside_optimised(record)
+        return f"{ratio(record.measurement.speed_up)} times as fast as {KV_CACHE}" + (f" ({beside})" if beside else "")
     if goal == "offline" and (t := record.throughput):
         rate = f"{t.headlines_per_second:.{0 if t.headlines_per_second >= 10 else 1}f} headlines/s"
         if t.speed_up is not None:

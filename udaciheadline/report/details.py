@@ -3,9 +3,11 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from udaciheadline.evidence.gains import in_turn
 from udaciheadline.evidence.measure import P99_MIN_COUNT
-from udaciheadline.evidence.wording import share
+from udaciheadline.evidence.wording import beside_optimised, share
 from udaciheadline.records import Estimate, Parallel, Record
+from udaciheadline.report import curves
 from udaciheadline.report.table import COPY_TITLE, span
 from udaciheadline.techniques import REFERENCE, techniques
 
@@ -36,7 +38,7 @@ def details(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> st
     widths = [max(len(row[i]) for row in rows) for i in range(len(_COLUMNS))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     lines.insert(2, "-" * max(map(len, lines)))
-    return "\n".join([*lines, "", *_legend(records)])
+    return "\n".join([*lines, "", *_legend(records), *curves.table(records)])
 
 
 def _cells(values: Mapping[str, str]) -> list[str]:
@@ -122,8 +124,11 @@ def _legend(records: Sequence[Record]) -> list[str]:
             "paired. ±: half a 95 % interval, over articles. First: time to the first token."
         )
         lines.append(_launches(records))
-        if any("baseline" in record.speed_up_over for record in records):
-            lines.append("x baseline goes by way of the reference: how that shifts from row to row is not in its ±.")
+        if any(record.speed_up_over.keys() - in_turn(record) for record in records):
+            line = (
+                "A speed over rows that did not answer in turn, as x baseline, goes by way of the reference: how that "
+            )
+            lines.append(f"{line}shifts from row to row is not in its ±.")
         if not all(measurement.p99_is_reliable for measurement in measured):
             lines.append(f"* p99 of fewer than {P99_MIN_COUNT} values has no upper confidence bound.")
     on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)
@@ -151,10 +156,10 @@ def _legend(records: Sequence[Record]) -> list[str]:
         elif t is not None and record.measurement is None and REFERENCE in t.times_over:
             lines.append(f"{record.technique}: {t.times_over[REFERENCE]:.2f} times the offline rate of {REFERENCE}.")
         if (m := record.measurement) is not None and m.acceptance_rate is not None:
-            line = f"{record.technique}: {m.drafted} tokens drafted, {m.accepted} accepted ({m.acceptance_rate:.1%})"
-            if (over := record.speed_up_over.get("target")) is not None:
-                line += f"; {_interval(over, '.2f')} times the speed of the target alone"
-            lines.append(line + ".")
+            accepted = f"{m.accepted} accepted ({m.acceptance_rate:.1%})"
+            lines.append(f"{record.technique}: {m.drafted} tokens drafted, {accepted}.")
+        if beside := beside_optimised(record):
+            lines.append(f"{record.technique}: {beside}.")
         if (s := record.scores) is not None and (s.near_ties or s.real_differences):
             lines.append(
                 f"{record.technique}: {s.near_ties} headlines part from those it must repeat at a near tie, as "

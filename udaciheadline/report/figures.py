@@ -8,8 +8,9 @@ from functools import partial
 from udaciheadline.evidence.verdict import pareto
 from udaciheadline.records import Estimate, PerArticle, Record
 from udaciheadline.report import plots
+from udaciheadline.report.canvas import Axis
 from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share
-from udaciheadline.report.plots import Axis, Point
+from udaciheadline.report.plots import Point
 from udaciheadline.report.values import (
     NEGLIGIBLE,
     judged,

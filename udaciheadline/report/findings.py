@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from udaciheadline.evidence.wording import over_optimised
 from udaciheadline.records import Energy, Estimate, Measurement, Parallel, Record, Scores
 from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share, times
 from udaciheadline.report.values import NEGLIGIBLE, judged, limit_share, matters
@@ -101,8 +102,11 @@ def _beside(name: str, e: Estimate, how: str = "", over: str = "") -> str:
 
 def _others(record: Record) -> Iterator[str]:
     """Rows that answered in turn with it, or that it is compared with by way of the reference."""
+    optimised = over_optimised(record)
     for name, e in record.speed_up_over.items():
-        yield _beside(name, e)
+        yield _beside(name, e, "" if record.measurement else " as a job")
+    if optimised and optimised[1].high < 1:
+        yield f"It is there to make {optimised[0]} faster, and does not."
     for name, why in record.not_compared.items():
         yield f"It was not compared with {name}: {why}."
 
@@ -136,6 +140,17 @@ def _memory(record: Record, reference: Record | None) -> Iterator[str]:
         yield f"{line}."
     if "sparsity" in (details := record.build.details if record.build else {}):
         yield f"{share(details['sparsity'])} of the pruned weights are zeros, which take the room of any other number."
+    if "removed_share" in details:
+        yield (
+            f"{share(details['removed_share'])} of the model's weights were removed as its process started, and "
+            "nothing was healed: true headlines of articles that are not measured went "
+            f"{details['pruning_nats']:+.2f} nats a token."
+        )
+    if "calibration_articles" in details:
+        yield (
+            f"Its weights of 4 bits were chosen on {details['calibration_articles']:.0f} articles that are not "
+            f"measured, in {details['calibration_seconds']:.0f} s each time that its process started."
+        )
 
 
 def _against(size: float, other: float, margin: float) -> str:

@@ -14,7 +14,8 @@ LETTER = 0.58
 _BOLD = 1.2  # how much wider it is there
 
 _COVERED, _CROSSED = 1000.0, 12.0  # as a distance: what it costs to cover a point or name, and a whisker
-_LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3}
+"""The line from a name to what it is the name of."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def place(axes: Any, names: Sequence[Name]) -> None:
         axes.annotate(
             name.text, (x, y), (left, low + SMALL / 2), xycoords="figure pixels", textcoords="figure pixels",
             va="center", fontsize=SMALL, color=INK, weight="bold" if name.stands_out else "normal", zorder=1.5,
-            arrowprops=_LEADER if far else None, bbox={"color": PAPER, "pad": 0.5},
+            arrowprops=LEADER if far else None, bbox={"color": PAPER, "pad": 0.5},
         )  # fmt: skip
 
 

@@ -18,12 +18,18 @@ from udaciheadline.evidence import quality
 from udaciheadline.evidence.statistics import mean
 from udaciheadline.evidence.verdict import Budget, Decision, budget_of, decide
 from udaciheadline.records import Article, Estimate, Record, UsageError
-from udaciheadline.report import figures, findings, headlines, verdict
+from udaciheadline.report import curves, figures, findings, headlines, verdict
 from udaciheadline.report.figures import Figure
 from udaciheadline.report.numbers import number
 from udaciheadline.techniques import REFERENCE
 
-PLACES = ("model", "target", "draft")  # where this machine has them: their names are among the settings
+PLACES = (
+    "model",
+    "target",
+    "draft",
+    "pruned",
+    "calibration",
+)  # where this machine has them: their names are among the settings
 HTML, MARKDOWN = "report.html", "report.md"
 NEEDED = ("jinja2", "matplotlib")
 MARKS = {"deploy": "\N{CHECK MARK}", "undecided": "?", "reference": "\N{BULLET}", "not run": "\N{EN DASH}"}
@@ -102,6 +108,7 @@ def build(records: Sequence[Record], articles: Sequence[Article] | None, budget:
     """What the report on these rows of one run says."""
     reference = next((r for r in records if r.technique == REFERENCE and r.status == "ok"), None)
     planes = (figures.latency_and_quality, figures.rate_and_memory, figures.speed_ups, figures.latencies)
+    others = (figures.quality, curves.batch_curves)
     first = records[0]
     decision = decide(records, budget)
     chosen = next((record for record in records if record.technique == decision.technique), None)
@@ -112,7 +119,7 @@ def build(records: Sequence[Record], articles: Sequence[Article] | None, budget:
         asked=verdict.asked(budget),
         command=verdict.command(chosen) if chosen else "",
         python="\n".join(verdict.lines_of_python(chosen)) if chosen else "",
-        figures=[figure for make in (*planes, figures.quality) if (figure := make(records))],
+        figures=[figure for make in (*planes, *others) if (figure := make(records))],
         stories=headlines.stories(records, articles),
         has_articles=articles is not None,
         copying=_copying(_timed(articles, first)) if articles else None,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from udaciheadline.evidence.measure import P99_MIN_COUNT
 from udaciheadline.evidence.verdict import Decision
-from udaciheadline.evidence.wording import ratio
+from udaciheadline.evidence.wording import beside_optimised, over_optimised, ratio
 from udaciheadline.records import Article, Estimate, Record, Scores
 from udaciheadline.report.colour import Paint, by_state, plain
 from udaciheadline.techniques import REFERENCE
@@ -134,14 +134,17 @@ def span(counts: Sequence[int]) -> str:
 
 
 def _findings(records: Sequence[Record], paint: Paint) -> list[str]:
-    """What went wrong: each failed gate and each row that broke off has a line; what is open, and what was skipped, has
-    one together."""
+    """What went wrong: each failed gate and each row that broke off, or is slower than the one that it is there to make
+    faster, has a line; what is open, and what was skipped, has one together."""
     lines = []
     for record in records:
         if record.status not in ("ok", "skipped"):
             lines.append(paint(f"{record.technique}: {record.status}: {record.reason}.", "red"))
         lines += [f"{record.technique}: {what}." for what in record.disturbances]
         failed = [verdict for verdict in record.verdicts if verdict.status == "fail"]
+        is_slower = (over := over_optimised(record)) is not None and over[1].high < 1
+        if is_slower and not any(verdict.gate == "optimises" for verdict in failed):
+            lines.append(paint(f"{record.technique}: {beside_optimised(record)}.", "yellow"))
         lines += [paint(f"{record.technique}: {v.gate}: fail: {v.message.splitlines()[0]}", "red") for v in failed]
     open_ = [f"{record.technique} {', '.join(record.open_gates)}" for record in records if record.open_gates]
     if open_:

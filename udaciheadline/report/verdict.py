@@ -46,6 +46,10 @@ def command(record: Record) -> str:
         options += ["--target", str(settings["target_name"])]
         if settings.get("draft_name") != settings.get("model_name") and record.technique != "target":
             options += ["--draft", str(settings["draft_name"])]
+    named = settings.get("pruned_model")
+    for checkpoint in named if isinstance(named, list) else []:
+        if checkpoint.startswith(f"{record.technique}="):
+            options += ["--pruned-model", checkpoint]
     for name, default in _DEFAULTS:
         if settings.get(name, default) != default:
             options += [f"--{name.replace('_', '-')}", str(settings[name])]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from udaciheadline.evidence import measure
 from udaciheadline.evidence.statistics import geometric_mean
-from udaciheadline.records import BuildInfo, Generation, Limits, Throughput
+from udaciheadline.records import BuildInfo, Estimate, Generation, Limits, Throughput
 from udaciheadline.session.rounds import FEWEST_LAUNCHES
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique
@@ -80,6 +80,14 @@ class Jobs:
         if self._reference_seconds is not None:
             self.log_ratios.append(math.log(self._reference_seconds / seconds))
         return seconds
+
+    def speed_ups(self) -> dict[str, Estimate]:
+        """Of a row that has nothing but jobs, over the earlier one that it is there to make faster: by what each of the
+        two gained over the reference."""
+        earlier = self._run.answered.get(self._technique.optimises)
+        pairs = zip(self.log_ratios, earlier.job_log_ratios if earlier else (), strict=False)
+        gained = [own - other for own, other in pairs]
+        return {self._technique.optimises: geometric_mean(gained)} if gained else {}
 
     def throughput(self, seconds: list[float], info: BuildInfo, limits: Limits) -> Throughput:
         """The figures of jobs like the last one that took so many seconds each, beside earlier rows' rates."""

@@ -9,6 +9,7 @@ from udaciheadline.checkpoints import growth, models
 from udaciheadline.data import prompts
 from udaciheadline.engines import ENGINES
 from udaciheadline.records import UsageError
+from udaciheadline.techniques import PRUNED
 
 COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks", "launches", "quality_articles")
 
@@ -30,6 +31,10 @@ def add_shared(add: Callable[..., object]) -> None:
     add("--model", default=models.EMBEDDED, help=kinds)
     add("--target", help="larger model of the target and speculative rows (default: embedded with an embedded --model)")
     add("--draft", help="draft model of the speculative row (default: --model)")
+    pruned = (
+        "checkpoint that stands ready for a row that would prune --model, such as depth-pruned=FOLDER; once for each"
+    )
+    add("--pruned-model", action="append", default=[], metavar="NAME=CHECKPOINT", help=pruned)
     add("--prompt", default="notebook", help="notebook (default), chat, few-shot:K, or a text file with {text} in it")
     add("--stop", choices=prompts.STOPS, default="newline", help="where a headline ends besides (default: newline)")
     add("--max-new-tokens", type=int, default=25, help="longest headline, in tokens (default: 25)")
@@ -47,6 +52,20 @@ def check_counts(option: Any) -> None:
     for name in COUNTS:
         if (value := getattr(option, name, None)) is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} {value}: give at least 1")
+
+
+def pruned_models(option: Any) -> dict[str, str]:
+    """The checkpoints that `--pruned-model` names, as an `EngineSpec` has them: of the embedded model, those that ship
+    besides. Raises UsageError."""
+    found = {}
+    if option.model == models.EMBEDDED:
+        found = {name: models.resolve(models.EMBEDDED, "--model", name) for name in PRUNED}
+    for named in option.pruned_model:
+        name, _, checkpoint = named.partition("=")
+        if name not in PRUNED or not checkpoint:
+            raise UsageError(f"--pruned-model {named}: give {' or '.join(f'{row}=CHECKPOINT' for row in PRUNED)}")
+        found[name] = models.resolve(checkpoint, f"--pruned-model {name}")
+    return found
 
 
 def named_models(option: Any) -> tuple[str, str | None, str]:

@@ -1,14 +1,18 @@
-"""What is measured of a row in a pass of its own, beside the timed rounds and jobs: memory, energy, and where the time
-goes."""
+"""What is measured of a row in a pass of its own, beside the timed rounds and jobs: memory, energy, where the time
+goes, and what more articles at a time give."""
 
 import itertools
+import math
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from udaciheadline.evidence import measure
-from udaciheadline.records import Energy, Generation, Memory, Parallel, Timeline, UsageError
+from udaciheadline.evidence.measure import FIRST_BATCH
+from udaciheadline.records import BatchCurve, BatchPoint, Energy, Generation, Memory, Parallel, Timeline, UsageError
 from udaciheadline.report.timeline import write_profile
 from udaciheadline.session.jobs import Jobs
 from udaciheadline.session.run import Run
@@ -16,6 +20,9 @@ from udaciheadline.techniques import Technique
 from udaciheadline.workers import power
 
 FEW_ARTICLES = 3  # for what is measured so, and however little time there is
+BATCH_SIZES = (1, 4, 16, 64, 256)
+CURVE_SECONDS = 60.0  # of a row's curve: what would take longer is left out
+POINT_SECONDS, MOST_ROUNDS = 2.0, 3  # of a size's rounds together, and how many of short ones
 
 
 class Passes:
@@ -35,6 +42,7 @@ class Passes:
         self._ask_all, self._generate = ask_all, generate
         self.peaks: Memory | None = None
         self.spent: Energy | None = None
+        self.curve: BatchCurve | None = None
         self._parallel: Parallel | None = None
         self._timeline: Timeline | None = None
 
@@ -73,6 +81,48 @@ class Passes:
                 self.spent = power.spent(meter, lambda: len(self._generate(next(jobs), size)))
                 self._run.useful_seconds += self.spent.seconds
         return self.spent
+
+    def batch_curve(self, seconds: float, each: float) -> BatchCurve:
+        """The rates of jobs with so many articles at a time as `BATCH_SIZES` has, and with as many as the row's jobs
+        took. They may take so many `seconds` together, at most `CURVE_SECONDS`, where one article alone takes `each`: a
+        size that would take longer is left out, and so are all that the engine does not take."""
+        if self.curve is not None:
+            return self.curve
+        until, most = time.monotonic() + min(seconds, CURVE_SECONDS), math.inf
+        articles, own = self._prompts(), self._run.job_sizes.get(self._technique.name)
+        points: list[BatchPoint] = []
+        left_out: list[tuple[int, str]] = []
+        for size in sorted({*BATCH_SIZES, own or 1}):
+            self._run.progress(self._technique.name, f"{size} at a time", 0, 1)
+            prompts = list(itertools.islice(itertools.cycle(articles), max(size, min(FIRST_BATCH, len(articles)))))
+            expected = each * len(prompts)
+            if size <= most and time.monotonic() + expected <= until:
+                found = self._point(prompts, size)
+                if found.batch_size == size:
+                    points.append(found)
+                    each = min(1 / point.headlines_per_second for point in points)
+                    continue
+                most = found.batch_size
+            too_long = f"it would take about {expected:.0f} s"
+            left_out.append((size, too_long if size <= most else f"the engine takes no more than {most:.0f} at a time"))
+        self.curve = self._run.curves[self._technique.name] = BatchCurve(tuple(points), own, tuple(left_out))
+        return self.curve
+
+    def _point(self, prompts: list[str], size: int) -> BatchPoint:
+        """These as a job, so many at a time or as many of them as the engine takes; a short job several times."""
+        if self._run.spec.device == "cuda":
+            self._generate(prompts, size)  # the first job of a size warms up, as in `Jobs`
+        seconds: list[float] = []
+        while len(seconds) < MOST_ROUNDS and math.fsum(seconds) * (1 + 1 / max(len(seconds), 1)) <= POINT_SECONDS:
+            made = self._generate(prompts, size)
+            seconds.append(made[0].seconds)
+            self._run.useful_seconds += made[0].seconds
+        rate, fitted = len(made) / statistics.median(seconds), made[0].batch_size
+        tokens = sum(len(generation.token_ids) for generation in made)
+        other = self._run.curves.get(self._technique.optimises)
+        rates = {point.batch_size: point.headlines_per_second for point in other.points} if other else {}
+        times = rate / rates[size] if size in rates else None
+        return BatchPoint(fitted, len(seconds), rate, tokens * rate / len(made), times)
 
     def profile(self, folder: Path) -> tuple[Path, Path]:
         """Writes a Chrome trace of a few articles and the table of the top operators to `folder`; their paths. Of a

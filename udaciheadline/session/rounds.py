@@ -108,14 +108,15 @@ class Rounds:
 
     def speed_ups(self) -> dict[str, Estimate]:
         """Paired speed-ups: over the engine that answered in turn with this one, and over earlier rows by what each of
-        the two gained over the reference."""
+        the two gained over the reference: the plain ones, and the one that this row is there to make faster."""
         answered = self._run.answered
         mine = answered[self._technique.name].log_ratios
         plain = "compiled" if self._technique.engine_for(self._run.spec) == "compiled" else REFERENCE
-        earlier = {"baseline", plain} - {self._technique.name, REFERENCE, *self.not_compared}
+        earlier = {"baseline", plain, self._technique.optimises} - {self._technique.name, REFERENCE, *self.not_compared}
         logs = {
             name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=False)]  # articles of both
             for name in earlier & answered.keys()
+            if answered[name].log_ratios
         }
         launches = {name: min(self.launches, answered[name].launches) for name in logs}
         beside = self.others.items()

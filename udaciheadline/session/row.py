@@ -10,6 +10,7 @@ from typing import Any
 from udaciheadline.evidence import gates, measure
 from udaciheadline.evidence.quality import Answers
 from udaciheadline.records import (
+    BatchCurve,
     BuildInfo,
     Energy,
     Estimate,
@@ -170,6 +171,18 @@ class Row:
         with self._guarded():
             return self._passes.energy()
 
+    def measure_batch_curve(self) -> BatchCurve | None:
+        """What more articles at a time give; see `Passes`. None of a row whose engine takes one at a time."""
+        self.check()
+        assert self._worker is not None
+        if not self.technique.takes_batches(self.run.spec):
+            return None
+        left = min(self._worker.seconds_left, self._began + self._seconds - time.monotonic())
+        alone = [] if self.technique.offline else [generation.seconds for generation in self.generations]
+        each = math.fsum(alone) / len(alone) if alone else 0.0
+        with self._guarded():
+            return self._passes.batch_curve(left / 2, each)  # no more of it: a curve is not worth the row
+
     def profile(self, folder: Path) -> tuple[Path, Path]:
         """Writes a trace and a table to `folder`; their paths; see `Passes`. Where they cannot be written, the row goes
         on."""
@@ -226,7 +239,9 @@ class Row:
                 self._scoring.score_wide(self._wide)
             ratios = [] if self.technique.offline else measure.log_ratios(self.reference_generations, self.generations)
             wide = self._scoring.wide[0] if self._scoring.wide else None
-            self.run.answered[self.technique.name] = Answered(own, wide, ratios, self._rounds.launches)
+            self.run.answered[self.technique.name] = Answered(
+                own, wide, ratios, self._rounds.launches, self._jobs.log_ratios
+            )
         assert self._scoring.answers is not None
         return self._scoring.answers
 
@@ -242,8 +257,14 @@ class Row:
     def _evidence(self) -> gates.Evidence:
         """What the gates look at."""
         self.answers()
+        timed = self._throughput if self.technique.offline else self._measurement()
+        speed_up = timed.speed_up if timed else None
         with self._guarded():
-            return self._scoring.evidence(None if self.technique.offline else self._measurement().speed_up)
+            return self._scoring.evidence(speed_up, self._speed_ups(), self._rounds.not_compared)
+
+    def _speed_ups(self) -> dict[str, Estimate]:
+        """Over other rows, by their names."""
+        return (self._jobs if self.technique.offline else self._rounds).speed_ups()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -276,9 +297,10 @@ class Row:
                     scores = self._scoring.scores()
                 verdicts = self.verdicts()
                 seconds = [] if self.technique.offline else [g.seconds for g in self.generations]
-                per_article = self.run.answered[self.technique.name].per_article(self._jobs.log_ratios, seconds)
+                per_article = self.run.answered[self.technique.name].per_article(seconds)
+                over = self._speed_ups()
                 if not self.technique.offline:
-                    measurement, over = self._measurement(), self._rounds.speed_ups()
+                    measurement = self._measurement()
         worker = self._worker
         return Record(
             run=self.run.name,
@@ -293,6 +315,7 @@ class Row:
             speed_up_over=over,
             not_compared=self._rounds.not_compared if measurement else {},
             throughput=self._throughput,
+            batch_curve=self._passes.curve,
             memory=self._passes.peaks,
             energy=self._passes.spent,
             parallel=self._passes.parallel,

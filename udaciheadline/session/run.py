@@ -18,7 +18,7 @@ from udaciheadline.evidence import quality
 from udaciheadline.evidence.gates import Thresholds
 from udaciheadline.evidence.quality import Answers
 from udaciheadline.evidence.statistics import mean
-from udaciheadline.records import BuildInfo, EngineSpec, Estimate, Generation, Limits, PerArticle
+from udaciheadline.records import BatchCurve, BuildInfo, EngineSpec, Estimate, Generation, Limits, PerArticle
 from udaciheadline.techniques import REFERENCE, Technique, techniques
 from udaciheadline.workers.machine import machine
 from udaciheadline.workers.worker import HERE, Worker, WorkerError
@@ -42,16 +42,17 @@ class Answered:
     wide: Answers | None
     log_ratios: list[float]
     launches: int
+    job_log_ratios: list[float]
 
-    def per_article(self, job_log_ratios: Sequence[float], seconds: Sequence[float]) -> PerArticle:
-        """The same for a record, with what its jobs and its own seconds were."""
+    def per_article(self, seconds: Sequence[float]) -> PerArticle:
+        """The same for a record, with what its own seconds were."""
         judged = self.wide or self.answers
         return PerArticle(
             tuple(self.log_ratios),
             self.launches,
             tuple(judged.rouge["rouge1"]),
             tuple(judged.nll),
-            tuple(job_log_ratios),
+            tuple(self.job_log_ratios),
             tuple(seconds),
             tuple(generation.headline for generation in judged.generations),
         )
@@ -95,8 +96,10 @@ class Run:
         if not self.one_machine:
             self.environment["hosts"] = ", ".join(host.name for host in hosts)
         self.answered: dict[str, Answered] = {}
+        self.broken_off: dict[str, str] = {}  # rows that have ended without: their status and why
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.job_sizes: dict[str, int] = {}  # and how many articles at a time those took
+        self.curves: dict[str, BatchCurve] = {}  # of earlier rows
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._companions: dict[str, Worker] = {}
         self.launch_seconds: dict[str, float] = {}  # that one of them takes to start and warm up
@@ -111,7 +114,7 @@ class Run:
     @property
     def all_settings(self) -> dict[str, object]:
         """What the session was asked for, and what that came to."""
-        return {**self.settings, **asdict(self.spec)}
+        return {**self.settings, **asdict(replace(self.spec, calibration=()))}
 
     def ask(self, name: str, method: str, *args: Any) -> Any:
         """Calls the engine of a technique that others are compared with, starting it where it is not alive. Raises

@@ -191,6 +191,11 @@ def _float(value: Any, _: Any) -> float:
 
 def _check(record: Record) -> None:
     """Raises ValueError for figures that no session has."""
+    if (curve := record.batch_curve) is not None:
+        if not all(0 < point.headlines_per_second < math.inf for point in curve.points):
+            raise ValueError("a rate of its curve is none")
+        if not all(point.batch_size > 0 for point in curve.points):
+            raise ValueError("a size of its curve is none")
     if (found := record.per_article) is None:
         return
     if len(found.rouge1) != len(found.nll) or not found.rouge1:

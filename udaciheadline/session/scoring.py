@@ -1,7 +1,7 @@
 """What the headlines of a row are worth: scored, and compared with those that it must repeat."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -80,8 +80,14 @@ class Scoring:
         true = [article.headline for article in self._run.all_articles[: len(made)]]
         return Answers(tuple(made), quality.rouge([g.headline for g in made], true), nll)
 
-    def evidence(self, speed_up: Estimate | None) -> gates.Evidence:
-        """What the gates look at, when `answers` are there."""
+    def evidence(
+        self,
+        speed_up: Estimate | None,
+        over: Mapping[str, Estimate] | None = None,
+        not_compared: Mapping[str, str] | None = None,
+    ) -> gates.Evidence:
+        """What the gates look at, when `answers` are there: with the row's speed-up over the reference, and those over
+        other rows or why there are none, by their names."""
         assert self.answers is not None
         own, reference = self.answers
         name, earlier = self._technique.exact_to, self._repeated()
@@ -103,6 +109,7 @@ class Scoring:
             preferences=self._preferences,
             rounding=self._rounding,
             job=self.job and self.job.first(len(own.generations)),
+            optimised=self._optimised(over or {}, not_compared or {}),
         )
         other = None
         if self.wide:
@@ -113,6 +120,18 @@ class Scoring:
         count = min(len(own.generations), len(other.generations))
         articles, both = self._run.all_articles[:count], (own.first(count), other.first(count))
         return replace(timed, wide=replace(timed, articles=articles, answers=both[0], reference=both[1]))
+
+    def _optimised(self, over: Mapping[str, Estimate], not_compared: Mapping[str, str]) -> gates.Optimised | None:
+        """The row that this one is there to make faster, where that is not the reference."""
+        if (name := self._technique.optimises) == REFERENCE:
+            return None
+        if name in over:
+            return gates.Optimised(name, over[name])
+        if why := not_compared.get(name) or self._run.broken_off.get(name):
+            return gates.Optimised(name, None, f"has no speed ({why})")
+        if name in self._run.answered:
+            return gates.Optimised(name, None, f"was not paired with {REFERENCE} as it is itself")
+        return gates.Optimised(name, None, "was not measured before it: add it to --technique")
 
     def _repeated(self) -> Answered | None:
         """What the row answered, other than the reference, whose tokens this one must repeat; None: not measured."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.checkpoints import models
-from udaciheadline.data import articles, prompts
+from udaciheadline.data import articles, newswire, prompts
 from udaciheadline.evidence import compare, gates
 from udaciheadline.evidence.verdict import decide, parse_budget
 from udaciheadline.records import Article, EngineSpec, Record, UsageError
@@ -15,11 +15,11 @@ from udaciheadline.report import comparison, details, page, progress, table, ver
 from udaciheadline.report.colour import Paint
 from udaciheadline.report.colour import plain as colourless
 from udaciheadline.session import runs
-from udaciheadline.session.options import check_counts, named_models
+from udaciheadline.session.options import check_counts, named_models, pruned_models
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
 from udaciheadline.session.store import Store, plain, table_row
-from udaciheadline.techniques import Technique, select
+from udaciheadline.techniques import Technique, select, stand_ins
 from udaciheadline.workers import processes, worker
 
 if TYPE_CHECKING:
@@ -27,12 +27,18 @@ if TYPE_CHECKING:
     from udaciheadline.workers.processes import Here
 
 MOST_QUALITY_ARTICLES = 1000  # where it is ours to choose: what .02 ROUGE-1 and .02 nats need, and more
+CALIBRATION_ARTICLES = 128  # not measured, for techniques that are fitted to articles
 OFFLINE_SIZE = 0.4  # of a row that is a job only: the reference does not answer beside it
 
 
 def chosen_techniques(option: Any) -> list[Technique]:
-    """The techniques that `--technique` names. Raises UsageError for one that there is not."""
-    return select(name.strip() for name in option.technique.split(",") if name.strip())
+    """The techniques that `--technique` names, or what stands for them on the engine that is asked for. Raises
+    UsageError for one that there is not."""
+    return select(_names(option), option.engine)
+
+
+def _names(option: Any) -> list[str]:
+    return [name.strip() for name in option.technique.split(",") if name.strip()]
 
 
 def check_options(option: Any) -> None:
@@ -82,6 +88,7 @@ class Session:
         wanted = chosen_techniques(option)
         thresholds = gates.load_gates(option.gates)
         gates.require_tables(thresholds, wanted, option.gates)
+        calibrates = any(technique.calibrates for technique in wanted)
         chosen = articles.load_articles(
             option.dataset,
             option.articles,
@@ -89,7 +96,9 @@ class Session:
             headline_column=option.headline_column,
             examples=prompts.few_shot_count(option.prompt),
             further=max(0, (option.quality_articles or MOST_QUALITY_ARTICLES) - option.articles),
+            calibration=CALIBRATION_ARTICLES if calibrates and option.dataset != articles.EMBEDDED else 0,
         )
+        calibration = chosen.calibration or tuple(newswire.training_articles(CALIBRATION_ARTICLES * calibrates))
         embedded = option.model == models.EMBEDDED
         model, target, draft = named_models(option)
         start = time.perf_counter()
@@ -100,7 +109,19 @@ class Session:
             option.prompt, chosen.examples, lambda text: processes.elsewhere(models.in_chat_template, model, text)
         )
         starting = time.perf_counter() - start  # all workers are forked from what this has built
-        spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks, option.stop)
+        spec = EngineSpec(
+            model,
+            target,
+            draft,
+            device,
+            dtype,
+            option.max_new_tokens,
+            option.engine,
+            ranks,
+            option.stop,
+            pruned_models(option),
+            calibration,
+        )
         rows = [technique for technique in wanted if technique.unavailable(spec) is None]
         sizes = [OFFLINE_SIZE if technique.offline else 1.0 for technique in rows]
         self.progress = progress.Progress(write, sizes, is_terminal)
@@ -110,9 +131,11 @@ class Session:
             "model_name": option.model,
             "target_name": option.target or (models.EMBEDDED if embedded else ""),
             "draft_name": option.draft or option.model,
+            "pruned_model": option.pruned_model or None,
             "dataset": option.dataset,
             "articles": len(chosen.articles),
             "skipped_rows": chosen.skipped,
+            "calibrated_on": (option.dataset if chosen.calibration else "newswire") if calibrates else None,
             "prompt": prompt.name,
             "batch_size": option.batch_size or "auto",
             "launches": option.launches or "auto",
@@ -173,6 +196,8 @@ class Session:
         if record.scores:
             self.headlines[record.title] = [generation.headline for generation in row.generations]
         row.extra_info.update(table_row(record), record=plain(record))
+        if record.status != "ok":
+            self.run.broken_off[record.technique] = f"{record.status}: {record.reason}"
         if row.was_begun:
             self.run.rows_left -= 1
             self.progress.technique_ended()
@@ -240,6 +265,9 @@ class Session:
         if len(run.all_articles) < wanted:
             line = f"Quality is judged on {len(run.all_articles)} of the {wanted} articles that it was asked for"
             lines.append(f"{line}: {self._ended or 'the dataset has no more'}.")
+        asked, replaced = _names(self._option), stand_ins(self._option.engine)
+        if stand := [f"{by} for {name}" for name, by in replaced.items() if name in asked or "all" in asked]:
+            lines.append(f"On --engine {self._option.engine} one row stands for another: {', '.join(stand)}.")
         if run.skipped_rows:
             lines.append(f"{run.skipped_rows} rows without a description or a headline were skipped.")
         lines += [self.compared, *self.warnings] if self.compared else self.warnings

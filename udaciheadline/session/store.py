@@ -177,6 +177,9 @@ def table_row(record: Record) -> dict[str, Any]:
     row |= _flat("measurement", record.measurement and asdict(record.measurement))
     row |= _flat("speed_up_over", {name: asdict(estimate) for name, estimate in record.speed_up_over.items()})
     row |= _flat("throughput", record.throughput and asdict(record.throughput))
+    if (curve := record.batch_curve) is not None:
+        row |= _flat("batch_curve", {str(point.batch_size): asdict(point) for point in curve.points})
+        row["batch_curve.left_out"] = "; ".join(f"{size}: {why}" for size, why in curve.left_out)
     row |= _flat("memory", record.memory and asdict(record.memory))
     row |= _flat("energy", record.energy and asdict(record.energy))
     row |= _flat("parallel", record.parallel and asdict(record.parallel))

@@ -17,14 +17,16 @@ class Technique:
     """One row of the table.
 
     `name` is what the command line calls it, `title` what the table calls it, `order` its place there. `build` makes
-    its engine in a worker process. `exact_to` names the row whose tokens it must repeat in float32 (None: it may
-    write other headlines). `needs_target` where it is about the larger model. `needs_cuda` where it runs on a GPU only,
-    `batches` where it takes several prompts at a time, `offline` where it takes all of them as one job, so that only
-    its throughput can be measured. `parallel` where it is spread over several ranks, whose `build` each makes its part
-    of the engine. `engines` are those that it exists on. `note` is a sentence, without its full stop, that a reader of
-    the row's figures must know. `arguments` are those of transformers' `from_pretrained` and of `generate`
-    that are all of it, for techniques that need nothing else (None: it is more than that); `{dtype}` stands for the
-    session's.
+    its engine in a worker process. `exact_to` names the row whose tokens it must repeat in float32 (None: it may write
+    other headlines), and `optimises` the one that it is there to make faster. `counterpart` names the row that stands
+    for it on the compiled engine (None, or a row that there is not: nothing does). `needs_target` where it is about the
+    larger model. `needs_cuda` where it runs on a GPU only, `batches` where it takes several prompts at a time,
+    `offline` where it takes all of them as one job, so that only its throughput can be measured. `parallel` where it is
+    spread over several ranks, whose `build` each makes its part of the engine. `calibrates` where it asks articles that
+    are not measured what of a model matters (`calibration` of the spec). `engines` are those that it exists on. `note`
+    is a sentence, without its full stop, that a reader of the row's figures must know. `arguments` are those of
+    transformers' `from_pretrained` and of `generate` that are all of it, for techniques that need nothing else (None:
+    it is more than that); `{dtype}` stands for the session's.
     """
 
     name: str
@@ -32,11 +34,14 @@ class Technique:
     order: int
     build: Callable[[EngineSpec], Engine]
     exact_to: str | None = None
+    optimises: str = REFERENCE
+    counterpart: str | None = None
     needs_target: bool = False
     needs_cuda: bool = False
     batches: bool = True
     offline: bool = False
     parallel: bool = False
+    calibrates: bool = False
     engines: tuple[str, ...] = ("transformers",)
     note: str = ""
     arguments: tuple[str, str] | None = None
@@ -44,6 +49,10 @@ class Technique:
     def engine_for(self, spec: EngineSpec) -> str:
         """The engine that it runs on: the one asked for, where it exists there."""
         return spec.engine if spec.engine in self.engines else self.engines[0]
+
+    def takes_batches(self, spec: EngineSpec) -> bool:
+        """Whether its engine can work on several prompts at a time, even where its row is of one article at a time."""
+        return self.batches or self.engine_for(spec) == "compiled"
 
     def ranks(self, spec: EngineSpec) -> int:
         """The number of processes that its engine lives in."""

@@ -67,9 +67,28 @@ _FOUR_BITS = (
 )
 
 TECHNIQUES = (
-    Technique("int8", "Quantised 8bit", 40, partial(build, "int8"), arguments=(_EIGHT_BITS, "")),
-    Technique("fp4", "Quantised 4bit", 50, partial(build, "fp4"), arguments=(_FOUR_BITS.replace("KIND", "fp4"), "")),
     Technique(
-        "nf4", "Quantised 4bit (nf4)", 51, partial(build, "nf4"), arguments=(_FOUR_BITS.replace("KIND", "nf4"), "")
+        "int8",
+        "Quantised 8bit",
+        40,
+        partial(build, "int8"),
+        counterpart="compiled-int8",
+        arguments=(_EIGHT_BITS, ""),
+    ),
+    Technique(
+        "fp4",
+        "Quantised 4bit",
+        50,
+        partial(build, "fp4"),
+        counterpart="compiled-int4",
+        arguments=(_FOUR_BITS.replace("KIND", "fp4"), ""),
+    ),
+    Technique(
+        "nf4",
+        "Quantised 4bit (nf4)",
+        51,
+        partial(build, "nf4"),
+        counterpart="compiled-int4",
+        arguments=(_FOUR_BITS.replace("KIND", "nf4"), ""),
     ),
 )

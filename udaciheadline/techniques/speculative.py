@@ -70,13 +70,23 @@ def build_speculative(spec: EngineSpec) -> Engine:
 
 
 TECHNIQUES = (
-    Technique("target", "Target model", 80, build_target, needs_target=True, engines=ENGINES),
+    Technique(
+        "target",
+        "Target model",
+        80,
+        build_target,
+        counterpart="compiled-target",
+        needs_target=True,
+        engines=ENGINES,
+    ),
     Technique(
         "speculative",
         "Speculative Decoding",
         90,
         build_speculative,
         exact_to="target",
+        optimises="target",
+        counterpart="compiled-speculative",
         needs_target=True,
         batches=False,
     ),

@@ -17,8 +17,8 @@ from udaciheadline.evidence import verdict
 from udaciheadline.records import Article, EngineSpec, UsageError
 from udaciheadline.report.progress import JobProgress, per_second
 from udaciheadline.session import runs
-from udaciheadline.session.options import check_counts, named_models
-from udaciheadline.techniques import Technique, select
+from udaciheadline.session.options import check_counts, named_models, pruned_models
+from udaciheadline.techniques import PRUNED, Technique, select
 from udaciheadline.workers import processes, worker
 from udaciheadline.workers.worker import Worker, WorkerError
 from udaciheadline.writing.headlines import ENDINGS, Csv, HeadlineFile, JsonLines, Layout, Stream
@@ -85,6 +85,7 @@ class _Task:
         """What must be the same where a job is gone on with, by the options' names."""
         names = ["model", "max_new_tokens", "stop", "text_column", "output_column", "error_column"]
         names += ["target", "draft"] if self.technique.needs_target else []
+        names += ["pruned_model"] if self.technique.name in PRUNED else []
         asked = f"{self.prompt.before}{prompts.PLACE}{self.prompt.after}"
         return {
             "--technique": self.technique.name,
@@ -100,7 +101,18 @@ def _task(option: Any) -> _Task:
     model, target, draft = named_models(option)
     device, dtype = worker.choose_device(option.device, option.dtype)
     ranks = worker.choose_ranks(option.ranks, device)
-    spec = EngineSpec(model, target, draft, device, dtype, option.max_new_tokens, option.engine, ranks, option.stop)
+    spec = EngineSpec(
+        model,
+        target,
+        draft,
+        device,
+        dtype,
+        option.max_new_tokens,
+        option.engine,
+        ranks,
+        option.stop,
+        pruned_models(option),
+    )
     technique = _technique(option, spec)
     prompt = prompts.make_prompt(
         option.prompt, examples, lambda text: processes.elsewhere(models.in_chat_template, model, text)
@@ -126,7 +138,7 @@ def _examples(option: Any, count: int) -> tuple[Article, ...]:
 def _technique(option: Any, spec: EngineSpec) -> Technique:
     """The one that `--technique` names, or else the last run. Raises UsageError."""
     name = option.technique or _deployed(option, spec)
-    (technique, *more) = select([name])
+    (technique, *more) = select([name], spec.engine)
     if more:
         raise UsageError(f"--technique {name}: a job is written by one: name one")
     if reason := technique.unavailable(spec):
@@ -147,6 +159,7 @@ def _deployed(option: Any, spec: EngineSpec) -> str:
         ("--model", "model_name", option.model),
         ("--target", "target_name", option.target or (models.EMBEDDED if option.model == models.EMBEDDED else "")),
         ("--draft", "draft_name", option.draft or option.model),
+        ("--pruned-model", "pruned_model", option.pruned_model or None),
         ("--engine", "engine", spec.engine),
         ("--device", "device", spec.device),
         ("--dtype", "dtype", spec.dtype),

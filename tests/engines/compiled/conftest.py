@@ -32,8 +32,8 @@ def load(checkpoint):
 
 @pytest.fixture(scope="package")
 def prompts():
-    """Of all 1,000 evaluation articles."""
-    return [prompt_for(article.short_description) for article in newswire.evaluation_articles()]
+    """Of 400 evaluation articles."""
+    return [prompt_for(article.short_description) for article in newswire.evaluation_articles()[:400]]
 
 
 @pytest.fixture(scope="package")
@@ -74,6 +74,27 @@ def build(main_checkpoint, tokenizer):
         return CompiledEngine(load(checkpoint), tokenizer, **options)
 
     return build
+
+
+@pytest.fixture(scope="module")
+def interpreted_at_once():
+    """Triton's interpreter puts its own functions into the language at every call that a kernel makes, and looks
+    through all of the language for that, half of its time. Here it does so once, until the module has ended."""
+    interpreter = pytest.importorskip("triton.runtime.interpreter")
+    replace, replaced, scopes = interpreter._patch_lang, set(), []
+    nothing = SimpleNamespace(restore=lambda: None)
+
+    def once(function):
+        if function.__module__ not in replaced:  # what a module sees of the language
+            replaced.add(function.__module__)
+            scopes.append(replace(function))
+        return nothing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "_patch_lang", once)
+        yield
+    for scope in reversed(scopes):
+        scope.restore()
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ import weakref
 import pytest
 import torch
 from rows import tokens
-from spies import spying
 
 from udaciheadline.engines.compiled import loop as module
-from udaciheadline.engines.compiled.rows import CompiledRow, Rows
+from udaciheadline.engines.compiled.rows import Rows
 
 # -- the flow of a job -----------------------------------------------------------------------------------------------
 
@@ -37,15 +36,6 @@ def test_without_a_batch_size_all_prompts_are_worked_on_at_once(build, prompts, 
     generations = build().generate(prompts[:10])
     assert tokens(generations) == expected[:10]
     assert {g.batch_size for g in generations} == {10}
-
-
-def test_a_job_of_one_prompt_at_a_time_goes_through_the_single_row(engine, prompts, expected, monkeypatch):
-    made = []
-    monkeypatch.setattr(CompiledRow, "advance", spying(CompiledRow.advance, made))
-    generations = engine.generate(prompts[:6], batch_size=1)
-    assert tokens(generations) == expected[:6]
-    assert {g.batch_size for g in generations} == {1}
-    assert made == [1] * 6
 
 
 def test_the_longest_prompts_are_read_first_and_headlines_come_in_the_order_of_the_prompts(

@@ -17,7 +17,10 @@ from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.compiled import kernels, products
 from udaciheadline.engines.compiled.llama import Layer, Llama, rms_norm
 from udaciheadline.engines.compiled.step import Step, inbox_words
+from udaciheadline.engines.compiled.weights import UNPACKED
 from udaciheadline.records import Unsupported
+
+pytestmark = pytest.mark.usefixtures("interpreted_at_once")
 
 SLOTS = 160  # more than `attend` reads at a time, for one text and for many
 
@@ -59,7 +62,7 @@ def copied(cache: list[tuple[torch.Tensor, torch.Tensor]]) -> list[tuple[torch.T
     "changes",
     [
         {},
-        {"tie_word_embeddings": True, "num_key_value_heads": 6, "num_attention_heads": 6},
+        {"tie_word_embeddings": True, "num_key_value_heads": 6, "num_attention_heads": 6, "num_hidden_layers": 1},
         {"num_attention_heads": 48, "num_key_value_heads": 2, "num_hidden_layers": 1},
         {
             "hidden_size": 66,
@@ -105,9 +108,18 @@ def split(source: LlamaForCausalLM, ranks: int) -> list[Llama]:
     ("ranks", "changes"),
     [
         (3, {"vocab_size": 99}),
-        (2, {"tie_word_embeddings": True}),
-        (2, {"hidden_size": 72, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 43}),
-        (3, {"num_attention_heads": 4, "num_key_value_heads": 1}),
+        (2, {"tie_word_embeddings": True, "num_hidden_layers": 1}),
+        (
+            2,
+            {
+                "hidden_size": 72,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "intermediate_size": 43,
+                "num_hidden_layers": 1,
+            },
+        ),
+        (3, {"num_attention_heads": 4, "num_key_value_heads": 1, "num_hidden_layers": 1}),
     ],
     ids=["three", "tied, an odd vocabulary", "9 and 3 heads", "4 and 1 heads over 3"],
 )
@@ -266,7 +278,20 @@ def test_a_product_whose_tiles_hang_over_its_ends_uses_nothing_behind_them(
 def test_an_embedding_that_is_narrower_than_a_program_leaves_what_lies_behind_it() -> None:
     embedding, x = walled(5, 70), walled(70)
     kernels.embed_kernel[(1,)](
-        torch.tensor([4]), embedding, x, None, None, 0, 0, 5, IN=70, COLUMNS=128, RANKS=1, AHEAD=0
+        torch.tensor([4]),
+        embedding,
+        None,
+        x,
+        None,
+        None,
+        0,
+        0,
+        5,
+        IN=70,
+        COLUMNS=128,
+        **UNPACKED,
+        RANKS=1,
+        AHEAD=0,
     )
     assert x.equal(embedding[4])
     assert behind(x).isnan().all()

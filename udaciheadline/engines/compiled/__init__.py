@@ -1,14 +1,16 @@
 """Our own greedy decode loop, on a Llama of our own: launches and Python taken away, so that a token costs what the
 hardware needs for it.
 
-Others use `CompiledEngine`, and `check`, which says whether it can run a model. Inside, from what a job sees to what a
+Others use `CompiledEngine`, `check`, which says whether it can run a model, and `calibrate`, which chooses its weights
+of 4 bits. Inside, from what a job sees to what a
 token sees: `loop` sends texts through rows; `rows` holds the texts in flight, as they are or compiled for a CPU, and
 `graphs` as CUDA graphs, whose `step` launches the `kernels` and the `products`, divided into `tiles`; `llama` is the
 model, of one of the `families`. Of several ranks, `stages` are rows of some layers, `ranks` and `peers` what ranks with
 a part of each layer tell each other.
 """
 
+from udaciheadline.engines.compiled.calibration import calibrate
 from udaciheadline.engines.compiled.families import check
 from udaciheadline.engines.compiled.loop import CompiledEngine
 
-__all__ = ["CompiledEngine", "check"]
+__all__ = ["CompiledEngine", "calibrate", "check"]

@@ -214,12 +214,24 @@ def agree_kernel(
 
 
 @triton.jit
+def code(words, shift, CODES: tl.constexpr, FLOAT: tl.constexpr):
+    """The codes of words, of which CODES are in each, that begin at bit `shift`, as float32. FLOAT: they are fp8."""
+    if FLOAT:
+        return (((words << (24 - shift)) >> 4) & -0x78100000).to(tl.float32, bitcast=True) * 2.0**120
+    elif CODES == 4:
+        return ((words >> shift) & 255).to(tl.float32) - 128.0
+    else:
+        return ((words >> shift) & 15).to(tl.float32) - 8.0
+
+
+@triton.jit
 def embed_kernel(
-    last_ptr, embedding_ptr, x_ptr, inboxes_ptr, step_ptr, word, first_token, vocabulary,
-    IN: tl.constexpr, COLUMNS: tl.constexpr, RANKS: tl.constexpr, AHEAD: tl.constexpr,
+    last_ptr, embedding_ptr, scale_ptr, x_ptr, inboxes_ptr, step_ptr, word, first_token, vocabulary,
+    IN: tl.constexpr, COLUMNS: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, FLOAT: tl.constexpr,
+    RANKS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
-    """x (IN) of the last token. Of several RANKS, the one that has its row gives it, the others zeros: all inboxes get
-    these parts, from `word` on.
+    """x (IN) of the last token, whose row may have a scale, and CODES in a word (`words.py`). Of several RANKS, the one
+    that has its row gives it, the others zeros: all inboxes get these parts, from `word` on.
 
     It is the step's first kernel: whoever runs ahead of its wait must not start before the last step has ended.
     """
@@ -227,7 +239,14 @@ def embed_kernel(
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     own = tl.load(last_ptr) - first_token
     mine = (own >= 0) & (own < vocabulary) & (columns < IN)
-    row = tl.load(embedding_ptr + own * IN + columns, mask=mine, other=0.0).to(tl.float32)
+    if CODES == 1:
+        row = tl.load(embedding_ptr + own * IN + columns, mask=mine, other=0.0).to(tl.float32)
+    else:
+        within = columns % (CODES * GROUP)
+        at = embedding_ptr + own * (IN // CODES) + columns // (CODES * GROUP) * GROUP + within % GROUP
+        row = code(tl.load(at, mask=mine, other=0), within // GROUP * (32 // CODES), CODES, FLOAT)
+    if scale_ptr is not None:
+        row *= tl.load(scale_ptr + own, mask=(own >= 0) & (own < vocabulary), other=0.0)
     if RANKS > 1:
         push(inboxes_ptr, word + columns, row, tl.load(step_ptr), columns < IN, RANKS)
     else:

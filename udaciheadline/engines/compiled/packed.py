@@ -28,7 +28,8 @@ class Packed(Quantized):
 
     def __init__(self, weight: Matrix) -> None:
         rows, _ = weight.shape
-        share = int(4 / weight.element_size())
+        bits = weight.bits if isinstance(weight, Quantized) else 8 * weight.element_size()
+        share = 32 // bits
         if isinstance(weight, Quantized):
             codes, scales = weight.codes.detach(), weight.scales.float().view(rows, -1)
         else:
@@ -42,7 +43,7 @@ class Packed(Quantized):
             words = _side_by_side(codes, share).view(torch.int32).squeeze(-1)
         super().__init__(words, _side_by_side(scales, 1).squeeze(-1), weight.dtype)
         self.kind = KINDS[codes.dtype]
-        self.bits = int(8 * weight.element_size())
+        self.bits = bits
         self.shape = weight.shape
 
     def dense(self, rows: Tensor | slice = slice(None)) -> Tensor:

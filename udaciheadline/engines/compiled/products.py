@@ -54,9 +54,11 @@ def project_kernel(
         up_weights = load_tiles(at + OUT * IN, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
     if norm_ptr is not None:
         norms = load_tiles(norm_ptr + each, row, column, OUT, IN, COLUMNS, WHOLE, FIRST)
+    bias = tl.zeros((ROWS,), tl.float32)
     if bias_ptr is not None:
         bias = tl.load(bias_ptr + rows, mask=real, other=0.0).to(tl.float32)
     take_turn(AHEAD)
+    added = tl.zeros((ROWS,), tl.float32)
     if ADD and RANKS == 1:
         added = tl.load(out_ptr + rows, mask=real, other=0.0)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
@@ -76,19 +78,29 @@ def project_kernel(
             up_total += weight.to(tl.float32) * x
     y = tl.sum(total, 1)
     up = tl.sum(up_total, 1)
-    if norm_ptr is not None:  # dividing by the root of the mean square commutes with the product
-        scale = tl.rsqrt(tl.sum(squares, 1) / IN + eps)
+    mean = tl.sum(squares, 1) / IN + eps
+    finish(
+        y, up, mean, bias, added, out_ptr, inboxes_ptr, step_ptr, word, rows, real, norm_ptr is not None, GATED, RANKS
+    )
+
+
+@triton.jit
+def finish(
+    y, up, mean, bias, added, out_ptr, inboxes_ptr, step_ptr, word, rows, real,
+    NORM: tl.constexpr, GATED: tl.constexpr, RANKS: tl.constexpr,
+):  # fmt: skip
+    """Stores a product: of a NORM, dividing by the root of the mean square commutes with it."""
+    if NORM:
+        scale = tl.rsqrt(mean)
         y *= scale
         up *= scale
-    if bias_ptr is not None:
-        y += bias
+    y += bias
     if GATED:
         y = y * tl.sigmoid(y) * up
+    y += added
     if RANKS > 1:
         push(inboxes_ptr, word + rows, y, tl.load(step_ptr), real, RANKS)
     else:
-        if ADD:
-            y += added
         tl.store(out_ptr + rows, y, mask=real)
 
 

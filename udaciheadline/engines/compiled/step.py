@@ -2,14 +2,15 @@
 several ranks."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 from torch import Tensor
 
-from udaciheadline.engines.compiled import kernels, products
-from udaciheadline.engines.compiled.tiles import HEAD_ROWS, tile
+from udaciheadline.engines.compiled import kernels, products, words
+from udaciheadline.engines.compiled.tiles import HEAD_ROWS, stream, tile
+from udaciheadline.engines.compiled.weights import UNPACKED, Matrix, Quantized, parts
 
 if TYPE_CHECKING:
     from udaciheadline.engines.compiled.llama import Cache, Llama
@@ -36,6 +37,8 @@ class Step:
         self, model: "Llama", cache: "Cache", last: Tensor, place: Tensor, peers: "Peers | None" = None
     ) -> None:
         self._model, self._cache, self._last, self._place, self._peers = model, cache, last, place, peers
+        self._norms: dict[Tensor, Tensor] = {}
+        self._processors = torch.cuda.get_device_properties(last.device).multi_processor_count if last.is_cuda else 1
         hidden, layer = len(model.norm), model.layers[0]
         queries = model.heads * model.head_dim
         vectors = last.new_empty(hidden + len(layer.qkv) + queries + layer.down.shape[1], dtype=torch.float32)
@@ -44,6 +47,8 @@ class Step:
         )
         if model.stage.last:
             self._programs = triton.cdiv(len(model.head), HEAD_ROWS)
+            if isinstance(model.head, Quantized):
+                self._programs = stream(len(model.head), *model.head.row, self._processors).programs
             self._values = last.new_empty(self._programs, dtype=torch.float32)
             self._tokens = last.new_empty(self._programs, dtype=torch.int32)
         self._block = min(triton.next_power_of_2(hidden), BLOCK)
@@ -51,7 +56,6 @@ class Step:
         self._first_token = model.ranks.first_token
         ahead = last.is_cuda and torch.version.hip is None and torch.cuda.get_device_capability(last.device) >= (9, 0)
         self._ahead = {"AHEAD": kernels.BEFORE, "launch_pdl": True} if ahead else {"AHEAD": 0}
-        self._processors = torch.cuda.get_device_properties(last.device).multi_processor_count if last.is_cuda else 1
 
     def __call__(self) -> None:
         """Launches a step."""
@@ -79,13 +83,16 @@ class Step:
 
     def _embed(self) -> Iterator[None]:
         model, hidden = self._model, len(self.x)
+        packing = model.embedding.packing if isinstance(model.embedding, Quantized) else UNPACKED
         kernels.embed_kernel[(triton.cdiv(hidden, self._block),)](
-            self._last, model.embedding, self.x, *self._inboxes, self._at(0), self._first_token, len(model.embedding),
-            IN=hidden, COLUMNS=self._block, RANKS=model.ranks.count, num_warps=4, **self._ahead,
+            self._last, *parts(model.embedding), self.x, *self._inboxes, self._at(0), self._first_token,
+            len(model.embedding),
+            IN=hidden, COLUMNS=self._block, **packing, RANKS=model.ranks.count, num_warps=4,
+            **self._ahead,
         )  # fmt: skip
         yield from self._add_parts(0)
 
-    def _add(self, x: Tensor, weight: Tensor, number: int) -> Iterator[None]:
+    def _add(self, x: Tensor, weight: Matrix, number: int) -> Iterator[None]:
         """Adds the product to the residual stream: of several ranks, sum `number` of the step, which is of theirs."""
         self._project(x, weight, self.x, add=True, pushed=None if self._peers is None else self._at(number))
         yield from self._add_parts(number)
@@ -107,12 +114,21 @@ class Step:
 
     def _pick(self) -> Iterator[None]:
         model, hidden, peers = self._model, len(self.x), self._peers
-        shape = tile(len(model.head), hidden, model.head.element_size(), False, self._processors)
-        products.best_kernel[(self._programs,)](
-            self.x, model.norm, model.head, self._values, self._tokens,
-            IN=hidden, OUT=len(model.head), ROWS=shape.rows, TURNS=HEAD_ROWS // shape.rows, COLUMNS=shape.columns,
-            num_warps=shape.warps, **self._ahead,
-        )  # fmt: skip
+        if isinstance(model.head, Quantized):
+            streamed = stream(len(model.head), *model.head.row, self._processors)
+            words.best_words_kernel[(self._programs,)](
+                self.x, self._in_full(model.norm), *parts(model.head), self._values, self._tokens,
+                *words.EXPONENTS[model.head.in_a_word], IN=hidden, OUT=len(model.head), **model.head.packing,
+                ROWS=streamed.rows, WORDS=streamed.words, num_warps=streamed.warps,
+                **self._ahead,
+            )  # fmt: skip
+        else:
+            shape = tile(len(model.head), hidden, model.head.element_size(), False, self._processors)
+            products.best_kernel[(self._programs,)](
+                self.x, model.norm, model.head, self._values, self._tokens,
+                IN=hidden, OUT=len(model.head), ROWS=shape.rows, TURNS=HEAD_ROWS // shape.rows, COLUMNS=shape.columns,
+                num_warps=shape.warps, **self._ahead,
+            )  # fmt: skip
         slots, size = self._cache[0][0].shape[2], triton.next_power_of_2(self._programs)
         at = 0 if peers is None else len(peers.inbox) - 2 * peers.count + peers.rank
         kernels.pick_kernel[(1,)](
@@ -128,10 +144,18 @@ class Step:
             SIZE=size, RANKS=peers.count, num_warps=1, **self._ahead,
         )  # fmt: skip
 
+    def _in_full(self, norm: Tensor | None) -> Tensor | None:
+        """A norm's weights in float32, as kernels of words read them: see `words.read_x`."""
+        if norm is None or norm.dtype == torch.float32:
+            return norm
+        if norm not in self._norms:
+            self._norms[norm] = norm.float()
+        return self._norms[norm]
+
     def _project(
         self,
         x: Tensor,
-        weight: Tensor,
+        weight: Matrix,
         out: Tensor,
         norm: Tensor | None = None,
         bias: Tensor | None = None,
@@ -139,9 +163,20 @@ class Step:
         add: bool = False,
         pushed: int | None = None,
     ) -> None:
+        options: dict[str, Any] = {
+            "IN": len(x), "OUT": len(out), "GATED": gated, "ADD": add,
+            "RANKS": 1 if pushed is None else self._model.ranks.count, **self._ahead,
+        }  # fmt: skip
+        if isinstance(weight, Quantized):
+            streamed = stream(len(out), *weight.row, self._processors)
+            words.project_words_kernel[(streamed.programs,)](
+                x, self._in_full(norm), *parts(weight), bias, out, self._model.eps, *self._inboxes, pushed or 0,
+                *words.EXPONENTS[weight.in_a_word], **weight.packing,
+                ROWS=streamed.rows, WORDS=streamed.words, num_warps=streamed.warps, **options,
+            )  # fmt: skip
+            return
         shape = tile(len(out), len(x), weight.element_size(), gated, self._processors)
         products.project_kernel[(triton.cdiv(len(out), shape.rows),)](
             x, norm, weight, bias, out, self._model.eps, *self._inboxes, pushed or 0,
-            IN=len(x), OUT=len(out), ROWS=shape.rows, COLUMNS=shape.columns, FIRST=shape.first, GATED=gated, ADD=add,
-            RANKS=1 if pushed is None else self._model.ranks.count, num_warps=shape.warps, **self._ahead,
+            ROWS=shape.rows, COLUMNS=shape.columns, FIRST=shape.first, num_warps=shape.warps, **options,
         )  # fmt: skip

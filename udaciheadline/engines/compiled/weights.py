@@ -24,24 +24,37 @@ from udaciheadline.records import Unsupported
 KINDS = ("int8", "fp8", "int4")
 LARGEST = {"int8": 127.0, "fp8": 448.0, "int4": 7.0}
 GROUPS = (128, 64)  # weights of a row that share a scale in 4 bits: the first that divides the row
-NIBBLES = 8  # codes of 4 bits in a word of 32
+UNPACKED = {"CODES": 1, "GROUP": 1, "FLOAT": False}  # the `packing` of a weight that is not quantised
+TOGETHER = 16  # words side by side, whose kth codes are of neighbours in 8 bits
 
 
 class Quantized(nn.Module):
     """A weight (o, i) in 8 or 4 bits, for products in `dtype`.
 
-    `codes` (o, i) are int8 or float8_e4m3fn, and `scales` (o) float32. In 4 bits, codes are words (o, i / 8) of int32,
-    and scales (o, i / group) in `dtype`. A group is group / 8 words side by side, of which bits 4k and up hold, plus 8,
-    the codes of the kth eighth of the group's columns: what is next to each other in words is so in x, too.
+    `codes` (o, i) are int8 or float8_e4m3fn, and `scales` (o) float32. Or there are several codes `in_a_word`: `codes`
+    are then words (o, i / in_a_word) of int32, `together` of them side by side, whose kth codes are those of as many
+    neighbours: what is next to each other in words is so in x, too. Integers have half of their range added there; of
+    a `floating` code a word has the bits. Words of 4 bits have `scales` (o, i / group) in `dtype`, for groups of
+    8 * together neighbours. A GPU has all kinds in words.
     """
 
-    def __init__(self, codes: Tensor, scales: Tensor, dtype: torch.dtype) -> None:
+    def __init__(
+        self, codes: Tensor, scales: Tensor, dtype: torch.dtype, in_a_word: int = 1, floating: bool = False
+    ) -> None:
         super().__init__()
         self.codes = nn.Parameter(codes, requires_grad=False)
         self.scales = nn.Parameter(scales, requires_grad=False)
-        self.dtype = dtype
-        self.bits = 4 if codes.dtype == torch.int32 else 8
-        self.shape = torch.Size((len(codes), codes.shape[1] * (NIBBLES if self.bits == 4 else 1)))
+        self.dtype, self.in_a_word, self.floating = dtype, in_a_word, floating
+        self.bits = 4 if in_a_word == 8 else 8
+        self.shape = torch.Size((len(codes), codes.shape[1] * in_a_word))
+        self.together = 1
+        if in_a_word > 1:
+            self.together = self.shape[1] // scales.shape[1] // in_a_word if self.bits == 4 else TOGETHER
+
+    @property
+    def packing(self) -> dict[str, Any]:
+        """The same for kernels."""
+        return {"CODES": self.in_a_word, "GROUP": self.together, "FLOAT": self.floating}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -50,22 +63,29 @@ class Quantized(nn.Module):
         """The number of weights."""
         return self.shape.numel()
 
-    def element_size(self) -> float:
-        """Bytes of a weight, without its share of a scale."""
-        return self.bits / 8
+    @property
+    def row(self) -> tuple[int, int]:
+        """The words of a row, and its codes."""
+        return self.codes.shape[1], self.shape[1]
 
     @property
     def is_cuda(self) -> bool:
         return self.codes.is_cuda
 
     def unpacked(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The codes of these rows as numbers (m, groups, group)."""
+        """The codes of these rows as numbers (m, groups, group): a group is what shares a scale."""
         codes = self.codes[rows]
-        if self.bits == 8:
-            return codes.float()[:, None]
-        words = codes.view(*self.scales[rows].shape, 1, -1)
-        own = torch.cat([(words >> 4 * k) & 15 for k in range(NIBBLES)], dim=2).float() - 8  # (m, groups, 8, group / 8)
-        return own.flatten(2)
+        if self.in_a_word == 1:
+            own = codes.float()
+        else:
+            words = codes.view(len(codes), -1, 1, self.together)
+            parts = [(words >> self.bits * k) & (2**self.bits - 1) for k in range(self.in_a_word)]
+            own = torch.cat(parts, dim=2).flatten(1)
+            if self.floating:
+                own = own.to(torch.uint8).view(torch.float8_e4m3fn).float()
+            else:
+                own = own.float() - 2 ** (self.bits - 1)
+        return own.view(len(codes), self.scales[0].numel(), -1)
 
     def dense(self, rows: Tensor | slice = slice(None)) -> Tensor:
         """These rows (m, i) of the weight in full precision, float32."""
@@ -74,6 +94,10 @@ class Quantized(nn.Module):
 
     def product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x (m, i) times the weight, transposed, plus bias (o): (m, o)."""
+        if self.is_cuda:
+            from udaciheadline.engines.compiled import mixed  # needs Triton, which a CPU build of torch comes without
+
+            return mixed.product(self, x, bias)
         return F.linear(x, self.dense().to(x.dtype), bias)
 
 
@@ -84,28 +108,34 @@ def quantized(weight: Tensor, kind: str, scales: Tensor | None = None) -> Quanti
     """The weight (o, i) in the KINDS' `kind`, each number rounded to the nearest code.
 
     Whoever has chosen scales and rounded on to them already (`scales` (o, i / group), for int4) gets exactly that.
-    Raises Unsupported for a matrix that 4 bits do not fit.
+    Raises Unsupported for a matrix whose rows do not divide into groups or words.
     """
-    if kind == "int4":
-        return _in_groups(weight, scales)
-    values = weight.float()
-    scale = values.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST[kind]
-    codes = values / scale[:, None]
-    codes = codes.to(torch.float8_e4m3fn) if kind == "fp8" else codes.round().to(torch.int8)
-    return Quantized(codes, scale, weight.dtype)
-
-
-def _in_groups(weight: Tensor, scales: Tensor | None) -> Quantized:
     rows, columns = weight.shape
-    size = group(columns)
-    grouped = weight.float().view(rows, columns // size, size)
+    grouped = weight.float().view(rows, -1, group(columns) if kind == "int4" else columns)
     if scales is None:
-        scales = (grouped.abs().amax(2).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST["int4"]).to(weight.dtype)
-    codes = (grouped / scales.float()[..., None]).round().clamp(-8, 7).to(torch.int32) + 8
-    words = torch.zeros(rows, columns // size, size // NIBBLES, dtype=torch.int32, device=weight.device)
-    for k, eighth in enumerate(codes.chunk(NIBBLES, dim=2)):
-        words |= eighth << 4 * k
-    return Quantized(words.flatten(1), scales, weight.dtype)
+        scales = grouped.abs().amax(2).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST[kind]
+        scales = scales.to(weight.dtype) if kind == "int4" else scales.flatten()
+    codes = (grouped / scales.float().view(rows, -1, 1)).flatten(1)
+    if kind == "int4":
+        nibbles = codes.round().clamp(-8, 7).to(torch.int32) + 8
+        return Quantized(in_words(nibbles, 8, group(columns) // 8), scales, weight.dtype, in_a_word=8)
+    codes = codes.to(torch.float8_e4m3fn) if kind == "fp8" else codes.round().to(torch.int8)
+    if weight.is_cuda:
+        codes = codes.view(torch.uint8).to(torch.int32) if kind == "fp8" else codes.to(torch.int32) + 128
+        return Quantized(in_words(codes, 4, TOGETHER), scales, weight.dtype, in_a_word=4, floating=kind == "fp8")
+    return Quantized(codes, scales, weight.dtype, floating=kind == "fp8")
+
+
+def in_words(codes: Tensor, count: int, together: int) -> Tensor:
+    """Words (o, i / count) of int32 with `count` codes each, from codes (o, i) of int32, none of them negative: see
+    `Quantized`. Raises Unsupported where a row has not a whole number of them."""
+    rows, columns = codes.shape
+    if columns % (count * together):
+        raise Unsupported(f"its matrices have rows of {columns} weights, and {count * together} are packed together")
+    words = torch.zeros(rows, columns // count // together, together, dtype=torch.int32, device=codes.device)
+    for k, own in enumerate(codes.view(rows, -1, count, together).unbind(2)):
+        words |= own << 32 // count * k
+    return words.flatten(1)
 
 
 def group(columns: int) -> int:
@@ -136,6 +166,11 @@ def project(x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
 def embed(tokens: Tensor, weight: Matrix) -> Tensor:
     """The rows (m, i) of these tokens (m)."""
     return weight.dense(tokens).to(weight.dtype) if isinstance(weight, Quantized) else F.embedding(tokens, weight)
+
+
+def parts(weight: Matrix) -> tuple[Tensor, Tensor | None]:
+    """What a kernel reads of a weight: it, or its codes, and its scales."""
+    return (weight.codes, weight.scales) if isinstance(weight, Quantized) else (weight, None)
 
 
 def taken_over(*modules: Any, name: str = "weight", kind: str | None = None) -> Any:

@@ -1,0 +1,190 @@
+"""The products of `products.py` with weights in 8 or 4 bits, in Triton.
+
+There are a half or a quarter of the bytes, but as many numbers to multiply: what counts now is how many instructions a
+weight costs, and that the memory never waits for them.
+
+* **x once, rows in a stream.** A program reads x, takes its norm, keeps it in registers, and multiplies one block of
+  rows after the other with it, while the next block is on its way. There are as many programs as run at a time.
+* **No conversions.** A GPU converts few integers at a time. Instead, a code is cut out of its word and put behind the
+  exponent of a power of two, where its bits count ones: that is the code and the power of two, as a float. The power
+  is taken off the whole sum. Exponents are arguments of the kernel: two constants in one operation would be two. In 4
+  bits, codes are put to two places, so that a shift serves two of them. Bits of fp8 are put where a float32 has them:
+  what that is too small by is made up for at the end.
+
+A word of 32 bits has CODES codes, and its kth meets the number of x that lies k * GROUP behind the first one's (see
+`weights.py`). FLOAT: codes are fp8.
+"""
+
+import triton
+import triton.language as tl
+
+from udaciheadline.engines.compiled.kernels import take_turn
+from udaciheadline.engines.compiled.products import finish
+
+EXPONENTS = {4: (0x47000000, 0), 8: (0x43000000, 0x45000000)}  # 2^15; 2^7 and 2^11 for every second code
+
+
+@triton.jit
+def raised(words, k: tl.constexpr, bits, other_bits, CODES: tl.constexpr, FLOAT: tl.constexpr):
+    """The kth codes of words as float32, too large by what `excess` says; of FLOAT, by a factor of 2^-120."""
+    if FLOAT:
+        own = words << (24 - 8 * k) if k < 3 else words
+        return ((own >> 4) & -0x78100000).to(tl.float32, bitcast=True)  # the sign, and seven bits from bit 20 on
+    elif CODES == 4:
+        own = words << 8 if k == 0 else words if k == 1 else words >> (8 * k - 8)
+        return ((own & 0x0000FF00) | bits).to(tl.float32, bitcast=True)
+    elif k % 2 == 0:
+        own = words << (16 - 4 * k) if k < 4 else words >> (4 * k - 16)
+        return ((own & 0x000F0000) | bits).to(tl.float32, bitcast=True)
+    else:
+        own = words << (12 - 4 * k) if k < 3 else words >> (4 * k - 12)
+        return ((own & 0x0000F000) | other_bits).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def excess(k: tl.constexpr, CODES: tl.constexpr):
+    """The power of two above a kth code, and what makes codes positive."""
+    if CODES == 4:
+        return 32768.0 + 128.0
+    else:
+        return 128.0 + 8.0 if k % 2 == 0 else 2048.0 + 8.0
+
+
+@triton.jit
+def read_x(
+    x_ptr, norm_ptr, place, LENGTH: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, WORDS: tl.constexpr
+):  # fmt: skip
+    """x, times its norm's weights, as CODES parts (1, WORDS): what each word's codes meet. With it, what the codes'
+    excess makes of that (1, WORDS), the sum of it, and that of squares of x.
+
+    All of 32 bits and one row, they are divided among threads as the rows of words are, and move nowhere to meet them.
+    """
+    inside = place < LENGTH
+    first = place // GROUP * (CODES * GROUP) + place % GROUP
+    above = tl.zeros((1, WORDS), tl.float32)
+    squares = tl.zeros((1, WORDS), tl.float32)
+    parts = ()
+    for k in tl.static_range(CODES):
+        x = tl.load(x_ptr + first + k * GROUP, mask=inside, other=0.0)
+        if norm_ptr is not None:
+            squares += x * x
+            x *= tl.load(norm_ptr + first + k * GROUP, mask=inside, other=0.0)
+        above += excess(k, CODES) * x
+        parts += (x,)  # type: ignore[assignment]
+    return parts, above, tl.sum(above, 1), tl.sum(squares, 1)
+
+
+@triton.jit
+def load_rows(
+    words_ptr, scale_ptr, rows, place, first, last,
+    LENGTH: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, WHOLE: tl.constexpr,
+):  # fmt: skip
+    """Words (rows, WORDS) of these rows, counted from the `first` on, and the scale of each word or, but for 4 bits, of
+    each row. Behind the `last` row, where all blocks are WHOLE, the caller has others loaded."""
+    row = (first + rows).to(tl.int64)[:, None]
+    at = words_ptr + row * LENGTH + place
+    inside = place < LENGTH
+    if not WHOLE:
+        inside &= (rows < last)[:, None]
+    full: tl.constexpr = WHOLE and place.shape[1] == LENGTH
+    words = tl.load(at) if full else tl.load(at, mask=inside)  # x is zero where nothing is loaded
+    if CODES == 8:
+        scale_at = scale_ptr + row * (LENGTH // GROUP) + place // GROUP
+        scales = tl.load(scale_at) if full else tl.load(scale_at, mask=inside, other=0.0)
+    else:
+        scale_at = scale_ptr + first + rows
+        scales = tl.load(scale_at) if WHOLE else tl.load(scale_at, mask=rows < last, other=0.0)
+    return words, scales
+
+
+@triton.jit
+def multiply(words, scales, parts, above, all_above, bits, other_bits, CODES: tl.constexpr, FLOAT: tl.constexpr):
+    """The products (rows) of words (rows, WORDS) with x in parts; `above` as in `read_x`, and its sum."""
+    total = raised(words, 0, bits, other_bits, CODES, FLOAT) * parts[0]
+    for k in tl.static_range(1, CODES):
+        total += raised(words, k, bits, other_bits, CODES, FLOAT) * parts[k]
+    if FLOAT:
+        return tl.sum(total, 1) * 2.0**120 * scales
+    elif CODES == 8:
+        return tl.sum((total - above) * scales.to(tl.float32), 1)
+    else:
+        return (tl.sum(total, 1) - all_above) * scales
+
+
+@triton.jit
+def project_words_kernel(
+    x_ptr, norm_ptr, words_ptr, scale_ptr, bias_ptr, out_ptr, eps, inboxes_ptr, step_ptr, word, bits, other_bits,
+    IN: tl.constexpr, OUT: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, FLOAT: tl.constexpr,
+    ROWS: tl.constexpr, WORDS: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, RANKS: tl.constexpr,
+    AHEAD: tl.constexpr,
+):  # fmt: skip
+    """`products.project_kernel` of words (OUT, IN / CODES) and scales, (OUT) or for 4 bits (OUT, IN / CODES / GROUP).
+
+    The first block of rows is loaded before the wait.
+    """
+    place = tl.arange(0, WORDS)[None, :]
+    LENGTH: tl.constexpr = IN // CODES
+    WHOLE: tl.constexpr = OUT % ROWS == 0
+    programs = tl.num_programs(0)
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    words, scales = load_rows(words_ptr, scale_ptr, rows, place, 0, OUT, LENGTH, CODES, GROUP, WHOLE)
+    if GATED:
+        up_words, up_scales = load_rows(words_ptr, scale_ptr, rows, place, OUT, OUT, LENGTH, CODES, GROUP, WHOLE)
+    take_turn(AHEAD)
+    parts, above, all_above, squares = read_x(x_ptr, norm_ptr, place, LENGTH, CODES, GROUP, WORDS)
+    mean = squares / IN + eps
+    for _ in range(tl.cdiv(OUT - tl.program_id(0) * ROWS, programs * ROWS)):
+        real = rows < OUT
+        following = rows + programs * ROWS
+        loaded = tl.where(following < OUT, following, rows) if WHOLE else following  # what is there already
+        next_words, next_scales = load_rows(words_ptr, scale_ptr, loaded, place, 0, OUT, LENGTH, CODES, GROUP, WHOLE)
+        y = multiply(words, scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
+        words, scales = next_words, next_scales
+        up = y
+        if GATED:
+            next_words, next_scales = load_rows(
+                words_ptr, scale_ptr, loaded, place, OUT, OUT, LENGTH, CODES, GROUP, WHOLE
+            )
+            up = multiply(up_words, up_scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
+            up_words, up_scales = next_words, next_scales
+        bias = tl.zeros((ROWS,), tl.float32)
+        if bias_ptr is not None:
+            bias = tl.load(bias_ptr + rows, mask=real, other=0.0).to(tl.float32)
+        added = tl.zeros((ROWS,), tl.float32)
+        if ADD and RANKS == 1:
+            added = tl.load(out_ptr + rows, mask=real, other=0.0)
+        finish(
+            y, up, mean, bias, added, out_ptr, inboxes_ptr, step_ptr, word, rows, real, norm_ptr is not None, GATED,
+            RANKS,
+        )  # fmt: skip
+        rows = following
+
+
+@triton.jit
+def best_words_kernel(
+    x_ptr, norm_ptr, words_ptr, scale_ptr, value_ptr, token_ptr, bits, other_bits,
+    IN: tl.constexpr, OUT: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, FLOAT: tl.constexpr,
+    ROWS: tl.constexpr, WORDS: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    """`products.best_kernel` of words (OUT, IN / CODES) with codes of 8 bits, and scales (OUT)."""
+    place = tl.arange(0, WORDS)[None, :]
+    LENGTH: tl.constexpr = IN // CODES
+    WHOLE: tl.constexpr = OUT % ROWS == 0
+    programs = tl.num_programs(0)
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    words, scales = load_rows(words_ptr, scale_ptr, rows, place, 0, OUT, LENGTH, CODES, GROUP, WHOLE)
+    take_turn(AHEAD)
+    parts, above, all_above, _ = read_x(x_ptr, norm_ptr, place, LENGTH, CODES, GROUP, WORDS)
+    best = tl.full((ROWS,), float("-inf"), tl.float32)
+    tokens = rows
+    for _ in range(tl.cdiv(OUT - tl.program_id(0) * ROWS, programs * ROWS)):
+        following = rows + programs * ROWS
+        loaded = tl.where(following < OUT, following, rows) if WHOLE else following  # what is there already
+        next_words, next_scales = load_rows(words_ptr, scale_ptr, loaded, place, 0, OUT, LENGTH, CODES, GROUP, WHOLE)
+        logits = multiply(words, scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
+        better = (rows < OUT) & (logits > best)
+        best, tokens = tl.where(better, logits, best), tl.where(better, rows, tokens)
+        words, scales, rows = next_words, next_scales, following
+    top = tl.max(best, 0)
+    tl.store(value_ptr + tl.program_id(0), top)
+    tl.store(token_ptr + tl.program_id(0), tl.min(tl.where(best == top, tokens, OUT), 0))
