@@ -10,7 +10,7 @@ nothing that is seen, fp8 .07, half of it in the head. In 4 bits the nearest cod
 chosen by GPTQ on articles that are not measured (`engines/compiled/calibration.py`) they cost .09 to .13, a third or
 less of bitsandbytes' nf4 (.4). The embedded models lose .01 and less. Each process that starts calibrates anew.
 
-**On a CPU** (`engines/compiled/packed.py`, `cpu.cpp`) prompt, step and loop are C++ of our own, since a library's
+**On a CPU** (`engines/compiled/packed.py`, `cpu/`) prompt, step and loop are C++ of our own, since a library's
 call costs as much as such a product. SmolLM2 on one thread writes 4.6 (16 bits), 5.7 (8) and 6.9 (4) times as fast as
 `generate` in float32. A code has to become a float before it is multiplied, so 4 bits win less over 8 than their
 bytes promise: they are bound by arithmetic. In a model that fits into the cache (the embedded one) there is no memory

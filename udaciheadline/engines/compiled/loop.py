@@ -30,7 +30,7 @@ from torch import distributed
 
 from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.codec import Limit
-from udaciheadline.engines.compiled import packed
+from udaciheadline.engines.compiled import native, packed
 from udaciheadline.engines.compiled.drafts import MOST_DRAFTS, SPARE, Drafter
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
@@ -118,6 +118,7 @@ class CompiledEngine:
         ours = weights in packed.QUANTISED or (self._compiles and self._model.dtype == torch.bfloat16)
         if self._device == "cpu" and (ours or not self._compiles):
             self._model.pack(ours)
+            native.trim()
         layer_parameters = count(self._model.layers)  # type: ignore[arg-type]
         elsewhere = self._model.stage.of - len(self._model.layers)
         self.info = BuildInfo(

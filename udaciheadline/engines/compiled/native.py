@@ -1,4 +1,4 @@
-"""What a CPU runs of ours in C++ (`cpu.cpp`): built once by the compiler that torch.compile calls, too, and kept.
+"""What a CPU runs of ours in C++ (`cpu/`): built once by the compiler that torch.compile calls, too, and kept.
 
 Nothing of torch is included, so a build takes seconds. Functions take addresses, of structs and of tensors that their
 caller holds.
@@ -16,7 +16,7 @@ from torch.utils.cpp_extension import get_default_build_root
 
 from udaciheadline.records import UsageError
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
+SOURCES = (Path(__file__).parent / "cpu" / "text.cpp", Path(__file__).parent / "cpu" / "products.h")
 FLAGS = (
     "-std=gnu++17",
     "-O3",
@@ -31,7 +31,7 @@ FLAGS = (
 
 
 class Matrix(ctypes.Structure):
-    """See `Matrix` in cpu.cpp."""
+    """See `Matrix` in cpu/products.h."""
 
     _fields_ = (
         ("codes", ctypes.c_void_p),
@@ -46,7 +46,7 @@ class Matrix(ctypes.Structure):
 
 
 class Layer(ctypes.Structure):
-    """See `Layer` in cpu.cpp."""
+    """See `Layer` in cpu/text.cpp."""
 
     _fields_ = (
         *((name, Matrix) for name in ("qkv", "out", "gate_up", "down")),
@@ -55,7 +55,7 @@ class Layer(ctypes.Structure):
 
 
 class Model(ctypes.Structure):
-    """See `Model` in cpu.cpp."""
+    """See `Model` in cpu/text.cpp."""
 
     _fields_ = (
         ("layers", ctypes.POINTER(Layer)),
@@ -69,7 +69,7 @@ class Model(ctypes.Structure):
 
 @functools.cache
 def library() -> ctypes.CDLL:
-    """The functions of cpu.cpp, for this very processor.
+    """The functions of cpu/, for this very processor.
 
     Raises UsageError where the compiler is missing or fails.
     """
@@ -80,14 +80,16 @@ def library() -> ctypes.CDLL:
             [compiler, *FLAGS, "-E", "-v", "-x", "c++", os.devnull], capture_output=True, text=True, check=True
         )
         means = [line for line in shown.stderr.splitlines() if "cc1plus" in line or "-cc1" in line]
-        key = hashlib.sha256("\n".join([SOURCE.read_text("utf-8"), *means]).encode()).hexdigest()[:16]
+        key = hashlib.sha256(
+            "\n".join([*(source.read_text("utf-8") for source in SOURCES), *means]).encode()
+        ).hexdigest()[:16]
         root = os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root()
         kept = Path(root) / "udaciheadline" / f"cpu-{key}.so"
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=kept.parent) as folder:  # another process may be building it, too
                 made = Path(folder) / kept.name
-                command = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
+                command = [compiler, *FLAGS, str(SOURCES[0]), "-o", str(made)]
                 subprocess.run(command, capture_output=True, text=True, check=True)
                 made.replace(kept)
         loaded = ctypes.CDLL(str(kept))
@@ -104,3 +106,9 @@ def library() -> ctypes.CDLL:
         raise UsageError(
             f"the compiled engine's own products cannot be built ({reason}): on a CPU they need g++"
         ) from error
+
+
+def trim() -> None:
+    """Gives what was freed back to the system, where the C library can (glibc): quantising and packing go through as
+    much memory as the weights had, which would count as the engine's otherwise."""
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)

@@ -1,4 +1,4 @@
-"""Weights in the order in which a CPU multiplies them with our own products (`cpu.cpp`).
+"""Weights in the order in which a CPU multiplies them with our own products (`cpu/`).
 
 A word of 32 bits holds as many codes of neighbouring columns of one row as fit, and the words of several rows lie side
 by side: one vector of the processor, each of whose lanes sums up a row of its own. A single vector x is multiplied in
@@ -16,7 +16,7 @@ from udaciheadline.engines.compiled import native
 from udaciheadline.engines.compiled.weights import Matrix, Quantized
 
 QUANTISED = ("int8", "int4")  # the kinds of quantised weights that there are products for, beside whole numbers
-KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.int32: 3}  # of codes, as cpu.cpp counts them
+KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.int32: 3}  # of codes, as products.h counts them
 
 
 class Packed(Quantized):

@@ -185,6 +185,8 @@ def taken_over(*modules: Any, name: str = "weight", kind: str | None = None) -> 
     weights = [getattr(module, name).detach() for module in modules]
     weight = weights[0] if len(weights) == 1 else torch.cat(weights)
     if kind is None:
+        if weight.dim() == 1:  # a norm or bias would keep the file that it was read from in memory, all of it
+            weight = weight.clone()
         return nn.Parameter(weight, requires_grad=False)
     scales = [module.scales for module in modules if hasattr(module, "scales")]
     return quantized(weight, kind, torch.cat(scales) if scales else None)
