@@ -6,9 +6,10 @@ tokens stand in the article too, what follows them there is a likely draft, whic
 model, no memory. It is checked as `speculative` checks the draft of a model, so that the headline stays the model's
 own, token by token (in float32; see there).
 
-It pays where a model copies: summaries and extracts win up to 2.8 times, by those who found it. It does not where the
-headline is told in other words, as true headlines are and those of a model that was trained on them: then few drafts
-are found, and most of these are wrong. So only tokens are checked that were found, all others take a step; and where it
+It pays where a model copies: summaries and extracts win up to 2.8 times, by those who found it. SmolLM2, which copies
+much, writes 20 real headlines in 250 passes instead of 370. It does not where the headline is told in other words, as
+true headlines are and those of a model that was trained on them, the embedded ones: few drafts are found then, and most
+of these are wrong. So only tokens are checked that were found, all others take a step; and where it
 is measured at the build that even so steps are as fast, nothing is drafted.
 """
 
