@@ -9,9 +9,9 @@ of its column: a channel is worth the same however its scale is divided between 
 
 A pass reads fewer bytes and multiplies less, at any batch size, on any device; attention, and its cache, stay as they
 were. It pays only healed (`python -m udaciheadline.train --prune width --teacher`): pruning alone costs the embedded
-model, whose channels are few and busy, 1.9 nats a token, of which 19,200 articles of distillation leave .10; SmolLM2 loses 1.2
-(docs/performance.md). Against depth pruning it removes the same from every layer: nothing is lost whole, and no step
-of the model gets shorter in launches, so where those are the time it wins less.
+model, whose channels are few and busy, 1.9 nats a token, of which 19,200 articles of distillation leave .10; SmolLM2
+loses 1.2 (docs/performance.md). Against depth pruning it removes the same from every layer: nothing is lost whole, but
+there are as many operations as before, and where their number is the time it wins less.
 """
 
 from functools import partial
