@@ -17,7 +17,9 @@ from udaciheadline.techniques import REFERENCE, Technique, pruning, select, tech
 
 GATES = Path(__file__).parents[2] / "bench" / "gates.toml"
 NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "pruned", "depth-pruned", "width-pruned"]
-NAMES += ["int8", "fp4", "nf4", "tensor-parallel", "layer-placement", "pipeline-parallel", "target", "speculative"]
+NAMES += ["int8", "compiled-bf16", "compiled-int8", "compiled-fp8", "fp4", "nf4", "compiled-int4"]
+OF_THE_GPU = ("static-cache", "compiled-fp8", "layer-placement")
+NAMES += ["tensor-parallel", "layer-placement", "pipeline-parallel", "target", "speculative"]
 
 
 # -- the list --------------------------------------------------------------------------------------------------------
@@ -34,8 +36,12 @@ def test_the_techniques_have_the_titles_and_the_order_of_the_table():
         ("depth-pruned", "depth-pruned", "Depth Pruning"),
         ("width-pruned", "width-pruned", "Width Pruning"),
         ("int8", "int8", "Quantised 8bit"),
+        ("compiled-bf16", "compiled-bf16", "Compiled, bf16"),
+        ("compiled-int8", "compiled-int8", "Compiled, 8bit"),
+        ("compiled-fp8", "compiled-fp8", "Compiled, fp8"),
         ("fp4", "fp4", "Quantised 4bit"),
         ("nf4", "nf4", "Quantised 4bit (nf4)"),
+        ("compiled-int4", "compiled-int4", "Compiled, 4bit"),
         ("tensor-parallel", "tensor-parallel", "Tensor Parallel"),
         ("layer-placement", "layer-placement", "Layer Placement"),
         ("pipeline-parallel", "pipeline-parallel", "Pipeline Parallel"),
@@ -148,7 +154,7 @@ def test_only_what_is_about_the_target_needs_one(spec, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_with_a_target_every_technique_but_those_of_the_gpu_runs_on_the_cpu(spec, name):
     reason = techniques()[name].unavailable(spec)
-    assert reason == ("it needs a CUDA GPU" if name in ("static-cache", "layer-placement") else None)
+    assert reason == ("it needs a CUDA GPU" if name in OF_THE_GPU else None)
 
 
 def test_layer_placement_is_not_for_one_gpu(spec, monkeypatch):
@@ -171,7 +177,8 @@ COMPILER = "it needs a C++ compiler on the CPU: install g++, or name another in 
 def test_without_a_cpp_compiler_no_row_that_is_compiled_runs_on_the_cpu(spec, monkeypatch, name, engine):
     monkeypatch.setattr(shutil, "which", lambda command: None)
     technique = techniques()[name]
-    needs_one = technique.engine_for(replace(spec, engine=engine)) == "compiled" and not technique.parallel
+    compiles = technique.engine_for(replace(spec, engine=engine)) == "compiled" and not technique.parallel
+    needs_one = compiles and name not in OF_THE_GPU
     assert (technique.unavailable(replace(spec, engine=engine)) == COMPILER) == needs_one
     assert technique.unavailable(replace(spec, engine=engine, device="cuda")) is None
 
@@ -183,7 +190,7 @@ def test_the_compiler_is_the_one_that_cxx_names(spec, monkeypatch, there, reason
     assert techniques()["compiled"].unavailable(spec) == reason
 
 
-def test_only_two_take_one_prompt_at_a_time_and_one_takes_them_only_as_a_job():
+def test_which_take_one_prompt_at_a_time_and_that_one_takes_them_only_as_a_job():
     assert [name for name, technique in techniques().items() if not technique.batches] == [
         "compiled",
         "compiled-bf16",
@@ -201,8 +208,8 @@ def test_only_two_take_one_prompt_at_a_time_and_one_takes_them_only_as_a_job():
 @pytest.mark.parametrize("name", NAMES)
 def test_what_exists_on_both_engines_goes_to_the_one_asked_for_and_the_others_keep_theirs(spec, name):
     found = {engine: techniques()[name].engine_for(replace(spec, engine=engine)) for engine in ENGINES}
-    compiled_only = ("compiled", "compiled-batch", "depth-pruned", "width-pruned", "pipeline-parallel")
-    own = "compiled" if name in compiled_only else "transformers"
+    compiled_only = ("compiled", "depth-pruned", "width-pruned", "pipeline-parallel")
+    own = "compiled" if name in compiled_only or name.startswith("compiled-") else "transformers"
     on_both = name in ("pruned", "tensor-parallel", "target")
     assert found == ({engine: engine for engine in ENGINES} if on_both else dict.fromkeys(ENGINES, own))
 
