@@ -50,7 +50,8 @@ follows each, or those (k) to keep."""
 
 
 class ModelDrafts:
-    """A smaller model drafts; `source` is a transformers model that shares the target's vocabulary.
+    """A smaller model drafts; `source` is a transformers model that shares the target's vocabulary, and `weights` names
+    the kind that its matrices are quantised to, where it is given: no token depends on it, but how many are accepted.
 
     Behind a draft that was accepted as a whole, this model has not read its own last token yet. So the first pass of a
     round reads two tokens, the last but one a second time as a rule: that costs what reading one does.
@@ -58,9 +59,9 @@ class ModelDrafts:
 
     always = True
 
-    def __init__(self, source: Any) -> None:
+    def __init__(self, source: Any, weights: str | None = None) -> None:
         self.limits: Sequence[Limit] = [Limit.of(source)]
-        self._model = Llama(source, MAX_LENGTH + SPARE)
+        self._model = Llama(source, MAX_LENGTH + SPARE, kind=weights)
         self.models: Sequence[Llama] = [self._model]
         self._second = torch.ones(1, dtype=torch.long, device=self._model.device)
         if self._model.device.type == "cuda":
