@@ -1,5 +1,6 @@
 """The types that everything passes on. Imports neither torch nor pytest; units are in the field names."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -61,8 +62,8 @@ class Generation:
 
     `token_ids` are the new tokens up to and including the one that ends the headline, `seconds` the device-synchronised
     time of the whole call (shared by all its prompts), `first_token_seconds` the part until the first new token was
-    there. `drafted` and `accepted` count draft tokens where a draft model helps; `batch_size` is how many prompts
-    were worked on at a time.
+    there. `drafted` and `accepted` count draft tokens where tokens are drafted, and `accepted_at` the accepted ones by
+    their place in a draft (nothing: the engine cannot tell); `batch_size` is how many prompts were worked on at a time.
     """
 
     headline: str
@@ -71,6 +72,7 @@ class Generation:
     first_token_seconds: float
     drafted: int = 0
     accepted: int = 0
+    accepted_at: tuple[int, ...] = ()
     batch_size: int = 1
     prompt_tokens: int = 0
 
@@ -101,7 +103,7 @@ class Timeline:
 class BuildInfo:
     """What a freshly built engine says of itself.
 
-    `pass_bytes` is what one forward pass must read of the weights (None where a headline takes passes of two models);
+    `pass_bytes` is what one forward pass must read of the weights (None where a pass may give several tokens);
     every token is multiplied with `layer_parameters` of them, every new token with `head_parameters` too. `details`
     are a technique's own figures (sparsity, ...), and `no_end_token` where only its length ends a headline.
     """
@@ -159,7 +161,8 @@ class Measurement:
     `speed_up` is the geometric mean over articles of the reference's seconds over the technique's; its interval is over
     the `launches`, fresh processes of both that the articles were divided over, or over the articles where there was
     one. `limit_seconds` is what a headline would take if nothing but reading the weights once a new token took time.
-    `prompt_tokens` are those of the shortest and of the longest prompt.
+    `prompt_tokens` are those of the shortest and of the longest prompt. `accepted_shares` are those of the drafts whose
+    first, second and so on token was accepted, and with it those before (None: the engine does not say).
     """
 
     count: int
@@ -181,6 +184,13 @@ class Measurement:
     limit_seconds: float | None = None
     launches: int = 1
     prompt_tokens: tuple[int, int] | None = None
+    accepted_shares: tuple[float, ...] | None = None
+
+    @property
+    def token_seconds(self) -> float:
+        """Seconds a token behind the first one; NaN where there is none."""
+        tokens = self.new_tokens - self.count
+        return self.count * (self.average_seconds - self.first_token_seconds) / tokens if tokens else math.nan
 
 
 @dataclass(frozen=True)

@@ -172,6 +172,7 @@ def test_the_rouge_gates_find_a_fault_of_decoding_that_the_likelihood_cannot_see
 
 
 LIGHTER = ("int8", "fp4", "nf4", "tensor-parallel", "pipeline-parallel")  # than the model that is damaged here
+LIGHTER += ("compiled-bf16", "compiled-int8", "compiled-fp8", "compiled-int4", "depth-pruned", "width-pruned")
 
 
 @pytest.mark.parametrize("technique", [name for name in THRESHOLDS if name not in ("reference", *LIGHTER)])

@@ -155,6 +155,23 @@ def test_without_drafts_there_is_no_acceptance_rate() -> None:
     assert summarise(rounds(1.0, 2.0), rounds(1.0, 2.0)).acceptance_rate is None
 
 
+def test_acceptance_by_place_is_a_share_of_the_rounds_that_drafted_so_far() -> None:
+    made = [
+        generation(drafted=8, accepted=5, accepted_at=(3, 2)),  # four rounds
+        generation(drafted=6, accepted=3, accepted_at=(1, 1, 1)),  # two rounds, of another process
+        generation(drafted=0),
+    ]
+    assert summarise(made, made).accepted_shares == pytest.approx((4 / 6, 3 / 6, 1 / 2))
+    assert summarise(made[2:], made[2:]).accepted_shares is None
+
+
+def test_seconds_a_token_are_those_behind_the_first_one() -> None:
+    made = [generation(seconds=3.0, first_token_seconds=1.0, token_ids=(1,) * 5)] * 2
+    assert summarise(made, made).token_seconds == pytest.approx(0.5)
+    single = [generation(token_ids=(1,))]
+    assert math.isnan(summarise(single, single).token_seconds)
+
+
 def test_the_needed_count_is_the_least_with_a_95_percent_bound_on_the_99th_percentile() -> None:
     assert 1 - 0.99**P99_MIN_COUNT >= 0.95 > 1 - 0.99 ** (P99_MIN_COUNT - 1)
 

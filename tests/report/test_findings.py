@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rows import MEASUREMENT, OFFLINE, RECORD, SCORES, SPECULATIVE, broken, run
 
-from udaciheadline.records import Energy, Estimate, Memory, Record, Throughput, Verdict
+from udaciheadline.records import BuildInfo, Energy, Estimate, Memory, Record, Throughput, Verdict
 from udaciheadline.report.findings import section
 from udaciheadline.techniques import REFERENCE
 
@@ -166,6 +166,17 @@ def test_what_disturbed_a_row_stands_beside_its_speed() -> None:
 def test_drafted_tokens_and_the_row_in_turn_are_told() -> None:
     found = section(SPECULATIVE, KV).performance
     assert "Of 200 drafted tokens 150 were accepted (75 %)." in found
+    assert "By their place" not in found
+
+
+def test_a_drafted_row_says_how_far_drafts_are_accepted_and_what_was_expected() -> None:
+    measurement = replace(MEASUREMENT, drafted=200, accepted=150, acceptance_rate=0.75, accepted_shares=(0.8, 0.5))
+    build = BuildInfo(1, 1, details={"draft_tokens": 2.0, "predicted_token_seconds": 0.002})
+    found = section(replace(SPECULATIVE, measurement=measurement, build=build), KV).performance
+    assert "By their place in a draft: 80 %, 50 %." in found
+    assert (
+        "A token behind the first takes 13.4 ms; by what was timed when it was built, 2.00 ms were expected." in found
+    )
     assert "It is 1.50 times as fast as target (95 % interval 1.38 to 1.62)." in found
 
 

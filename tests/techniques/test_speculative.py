@@ -70,3 +70,26 @@ def test_a_model_whose_state_cannot_go_back_is_not_for_drafting(spec, tmp_path):
         Unsupported, match=r"^its target is a mamba model, whose state cannot take back drafted tokens$"
     ):
         techniques()["speculative"].build(replace(spec, target=mamba, draft=mamba))
+
+
+@pytest.mark.parametrize("padded", ["draft", "target"])
+def test_on_the_compiled_engine_vocabularies_of_other_sizes_draft_for_each_other(
+    spec, tmp_path, prompts, padded, monkeypatch
+):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    plain = made("llama", tmp_path / "plain")
+    larger = resized(plain, tmp_path / "larger", PADDED)
+    target, draft = (larger, plain) if padded == "target" else (plain, larger)
+    spec = replace(spec, target=str(target), draft=str(draft))
+    alone, speculative = (techniques()[name].build(spec) for name in ("target", "compiled-speculative"))
+    made_with_it = [speculative.generate([prompt])[0] for prompt in prompts]
+    assert tokens(made_with_it) == tokens([alone.generate([prompt])[0] for prompt in prompts])
+    assert all(g.drafted > 0 for g in made_with_it)
+    if padded == "draft":
+        assert any(g.accepted > 0 for g in made_with_it)
+
+
+def test_a_model_that_the_compiled_engine_does_not_run_drafts_for_none_there(spec, tmp_path):
+    mamba = str(made("mamba", tmp_path / "mamba"))
+    with pytest.raises(Unsupported, match=r"^it is a mamba model, and the compiled engine runs "):
+        techniques()["compiled-speculative"].build(replace(spec, target=mamba, draft=mamba))

@@ -16,10 +16,11 @@ from udaciheadline.records import Unsupported, UsageError
 from udaciheadline.techniques import REFERENCE, Technique, pruning, select, techniques
 
 GATES = Path(__file__).parents[2] / "bench" / "gates.toml"
-NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "pruned", "depth-pruned", "width-pruned"]
-NAMES += ["int8", "compiled-bf16", "compiled-int8", "compiled-fp8", "fp4", "nf4", "compiled-int4"]
-OF_THE_GPU = ("static-cache", "compiled-fp8", "layer-placement")
-NAMES += ["tensor-parallel", "layer-placement", "pipeline-parallel", "target", "speculative"]
+NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "prompt-lookup"]
+NAMES += ["pruned", "depth-pruned", "width-pruned", "int8", "compiled-bf16", "compiled-int8", "compiled-fp8"]
+NAMES += ["fp4", "nf4", "compiled-int4", "tensor-parallel", "layer-placement", "pipeline-parallel"]
+NAMES += ["target", "compiled-target", "speculative", "compiled-speculative"]
+FOR_GPUS = ("static-cache", "layer-placement", "compiled-fp8")
 
 
 # -- the list --------------------------------------------------------------------------------------------------------
@@ -32,6 +33,7 @@ def test_the_techniques_have_the_titles_and_the_order_of_the_table():
         ("static-cache", "static-cache", "Static Cache"),
         ("compiled", "compiled", "Compiled"),
         ("compiled-batch", "compiled-batch", "Compiled, Offline"),
+        ("prompt-lookup", "prompt-lookup", "Prompt Lookup"),
         ("pruned", "pruned", "Magnitude Unstructured Pruning"),
         ("depth-pruned", "depth-pruned", "Depth Pruning"),
         ("width-pruned", "width-pruned", "Width Pruning"),
@@ -46,7 +48,9 @@ def test_the_techniques_have_the_titles_and_the_order_of_the_table():
         ("layer-placement", "layer-placement", "Layer Placement"),
         ("pipeline-parallel", "pipeline-parallel", "Pipeline Parallel"),
         ("target", "target", "Target model"),
+        ("compiled-target", "compiled-target", "Compiled Target"),
         ("speculative", "speculative", "Speculative Decoding"),
+        ("compiled-speculative", "compiled-speculative", "Compiled Speculative"),
     ]
 
 
@@ -147,14 +151,14 @@ def test_on_the_compiled_engine_a_counterpart_that_there_is_stands_for_a_techniq
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_is_about_the_target_needs_one(spec, name):
     reason = techniques()[name].unavailable(replace(spec, target=None, device="cuda"))
-    needs_one = name in ("target", "speculative")
+    needs_one = name.removeprefix("compiled-") in ("target", "speculative")
     assert reason == ("it needs a target model: name one with --target" if needs_one else None)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_with_a_target_every_technique_but_those_of_the_gpu_runs_on_the_cpu(spec, name):
     reason = techniques()[name].unavailable(spec)
-    assert reason == ("it needs a CUDA GPU" if name in OF_THE_GPU else None)
+    assert reason == ("it needs a CUDA GPU" if name in FOR_GPUS else None)
 
 
 def test_layer_placement_is_not_for_one_gpu(spec, monkeypatch):
@@ -178,7 +182,7 @@ def test_without_a_cpp_compiler_no_row_that_is_compiled_runs_on_the_cpu(spec, mo
     monkeypatch.setattr(shutil, "which", lambda command: None)
     technique = techniques()[name]
     compiles = technique.engine_for(replace(spec, engine=engine)) == "compiled" and not technique.parallel
-    needs_one = compiles and name not in OF_THE_GPU
+    needs_one = compiles and name not in FOR_GPUS
     assert (technique.unavailable(replace(spec, engine=engine)) == COMPILER) == needs_one
     assert technique.unavailable(replace(spec, engine=engine, device="cuda")) is None
 
@@ -190,15 +194,11 @@ def test_the_compiler_is_the_one_that_cxx_names(spec, monkeypatch, there, reason
     assert techniques()["compiled"].unavailable(spec) == reason
 
 
-def test_which_take_one_prompt_at_a_time_and_that_one_takes_them_only_as_a_job():
-    assert [name for name, technique in techniques().items() if not technique.batches] == [
-        "compiled",
-        "compiled-bf16",
-        "compiled-int8",
-        "compiled-fp8",
-        "compiled-int4",
-        "speculative",
-    ]
+def test_those_that_are_for_a_reader_who_waits_take_one_prompt_at_a_time_and_one_takes_them_only_as_a_job():
+    alone = {name for name, technique in techniques().items() if not technique.batches}
+    others = {name for name in NAMES if name.startswith("compiled") and name != "compiled-batch"}
+    others |= {"depth-pruned", "width-pruned"}
+    assert alone == others | {"prompt-lookup", "speculative"}
     assert [name for name, technique in techniques().items() if technique.offline] == ["compiled-batch"]
 
 
@@ -208,8 +208,8 @@ def test_which_take_one_prompt_at_a_time_and_that_one_takes_them_only_as_a_job()
 @pytest.mark.parametrize("name", NAMES)
 def test_what_exists_on_both_engines_goes_to_the_one_asked_for_and_the_others_keep_theirs(spec, name):
     found = {engine: techniques()[name].engine_for(replace(spec, engine=engine)) for engine in ENGINES}
-    compiled_only = ("compiled", "depth-pruned", "width-pruned", "pipeline-parallel")
-    own = "compiled" if name in compiled_only or name.startswith("compiled-") else "transformers"
+    others = ("depth-pruned", "width-pruned", "pipeline-parallel", "prompt-lookup")
+    own = "compiled" if name.startswith("compiled") or name in others else "transformers"
     on_both = name in ("pruned", "tensor-parallel", "target")
     assert found == ({engine: engine for engine in ENGINES} if on_both else dict.fromkeys(ENGINES, own))
 

@@ -5,6 +5,7 @@ in no number.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 
@@ -141,4 +142,16 @@ def summarise(
         acceptance_rate=accepted / drafted if drafted else None,
         limit_seconds=limit,
         prompt_tokens=(min(g.prompt_tokens for g in technique), max(g.prompt_tokens for g in technique)),
+        accepted_shares=_accepted_shares(technique),
     )
+
+
+def _accepted_shares(generations: Sequence[Generation]) -> tuple[float, ...] | None:
+    """By the place of a token in its draft; processes may differ in how long theirs are."""
+    rounds: Counter[int] = Counter()
+    accepted: Counter[int] = Counter()
+    for generation in generations:
+        for place, count in enumerate(generation.accepted_at):
+            rounds[place] += generation.drafted // len(generation.accepted_at)
+            accepted[place] += count
+    return tuple(accepted[place] / rounds[place] for place in sorted(rounds)) or None

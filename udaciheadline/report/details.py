@@ -165,6 +165,7 @@ def _legend(records: Sequence[Record]) -> list[str]:
                 f"{record.technique}: {s.near_ties} headlines part from those it must repeat at a near tie, as "
                 f"rounding (up to {s.rounding_nats:.2g} nats) explains; {s.real_differences} by a real difference."
             )
+        lines += _drafts(record)
         if record.parallel is not None:
             lines += _ranks(record, record.parallel)
         lines += [f"{record.technique}: {what}." for what in record.disturbances]
@@ -206,6 +207,23 @@ def _not_judged(records: Sequence[Record]) -> list[str]:
                 rows, gates = reasons.setdefault(verdict.message, ({}, {}))
                 rows[record.technique] = gates[verdict.gate] = None
     return [f"{', '.join(r)}: {', '.join(g)}: not judged: {message}." for message, (r, g) in reasons.items()]
+
+
+def _drafts(record: Record) -> list[str]:
+    """How many tokens the compiled engine drafts at a time, how far they are accepted, and what was to win by it."""
+    if record.build is None or "draft_tokens" not in (d := record.build.details):
+        return []
+    if not d["draft_tokens"]:
+        return [f"{record.technique}: nothing is drafted: by what was timed at its build, steps are as fast."]
+    line = f"{record.technique}: {d['draft_tokens']:.0f} tokens at a time are drafted"
+    if (m := record.measurement) is not None:
+        if m.accepted_shares:
+            line += f", and accepted, by their place, {', '.join(f'{s:.0%}' for s in m.accepted_shares)} of them"
+        line += f"; a token behind the first takes {1000 * m.token_seconds:.3g} ms"
+    line += f", by what was timed at the build {1000 * d['predicted_token_seconds']:.3g} ms"
+    if "predicted_speed_up" in d:
+        line += f", {d['predicted_speed_up']:.2f} times the speed of steps"
+    return [line + "."]
 
 
 def _ranks(record: Record, p: Parallel) -> list[str]:

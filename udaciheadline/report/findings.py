@@ -81,6 +81,13 @@ def _one_at_a_time(record: Record, m: Measurement) -> Iterator[str]:
         yield _compared(m.speed_up, "one at a time", m.launches)
     if m.acceptance_rate is not None:
         yield f"Of {m.drafted} drafted tokens {m.accepted} were accepted ({share(m.acceptance_rate)})."
+    if m.accepted_shares:
+        yield f"By their place in a draft: {', '.join(map(share, m.accepted_shares))}."
+    if record.build and (predicted := record.build.details.get("predicted_token_seconds")):
+        yield (
+            f"A token behind the first takes {milliseconds(m.token_seconds)}; by what was timed when it was built, "
+            f"{milliseconds(predicted)} were expected."
+        )
 
 
 def _compared(e: Estimate, how: str, launches: int) -> str:

@@ -141,6 +141,8 @@ def _findings(records: Sequence[Record], paint: Paint) -> list[str]:
         if record.status not in ("ok", "skipped"):
             lines.append(paint(f"{record.technique}: {record.status}: {record.reason}.", "red"))
         lines += [f"{record.technique}: {what}." for what in record.disturbances]
+        if (over := over_optimised(record)) is not None and over[1].high < 1:
+            lines.append(paint(f"{record.technique}: {beside_optimised(record)}.", "yellow"))
         failed = [verdict for verdict in record.verdicts if verdict.status == "fail"]
         is_slower = (over := over_optimised(record)) is not None and over[1].high < 1
         if is_slower and not any(verdict.gate == "optimises" for verdict in failed):

@@ -44,7 +44,7 @@ def command(record: Record) -> str:
     options = ["--technique", record.technique, "--model", str(settings.get("model_name", "embedded"))]
     if technique and technique.needs_target and settings.get("target_name"):
         options += ["--target", str(settings["target_name"])]
-        if settings.get("draft_name") != settings.get("model_name") and record.technique != "target":
+        if settings.get("draft_name") != settings.get("model_name") and not record.technique.endswith("target"):
             options += ["--draft", str(settings["draft_name"])]
     named = settings.get("pruned_model")
     for checkpoint in named if isinstance(named, list) else []:

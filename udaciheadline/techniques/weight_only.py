@@ -74,25 +74,11 @@ def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[
     return calibrate(model, tokenizer(texts)["input_ids"]) | {"calibration_articles": len(read)}
 
 
+_alone = partial(Technique, optimises="compiled", batches=False, engines=("compiled",))
+
 TECHNIQUES = (
-    Technique("compiled-bf16", "Compiled, bf16", 41, build_bf16, batches=False, engines=("compiled",)),
-    Technique("compiled-int8", "Compiled, 8bit", 42, partial(build, "int8"), batches=False, engines=("compiled",)),
-    Technique(
-        "compiled-fp8",
-        "Compiled, fp8",
-        44,
-        partial(build, "fp8"),
-        needs_cuda=True,
-        batches=False,
-        engines=("compiled",),
-    ),
-    Technique(
-        "compiled-int4",
-        "Compiled, 4bit",
-        54,
-        partial(build, "int4"),
-        batches=False,
-        calibrates=True,
-        engines=("compiled",),
-    ),
+    _alone("compiled-bf16", "Compiled, bf16", 41, build_bf16),
+    _alone("compiled-int8", "Compiled, 8bit", 42, partial(build, "int8")),
+    _alone("compiled-fp8", "Compiled, fp8", 44, partial(build, "fp8"), needs_cuda=True),
+    _alone("compiled-int4", "Compiled, 4bit", 54, partial(build, "int4"), calibrates=True),
 )

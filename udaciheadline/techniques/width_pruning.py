@@ -8,10 +8,11 @@ Muralidharan et al. 2024, https://arxiv.org/abs/2407.14679, which ranks channels
 of its column: a channel is worth the same however its scale is divided between the projections.
 
 A pass reads fewer bytes and multiplies less, at any batch size, on any device; attention, and its cache, stay as they
-were. It pays only healed (`python -m udaciheadline.train --prune width --teacher`): pruning alone costs the embedded
-model, whose channels are few and busy, 1.9 nats a token, of which distillation leaves .LEFT; SmolLM2 loses 1.2
-(docs/performance.md). Against depth pruning it removes the same from every layer: nothing is lost whole, and no step
-of the model gets shorter in launches, so where those are the time it wins less.
+were. On two cores the embedded model is 1.29 ±.05 times as fast as unpruned. It pays only healed (`python -m
+udaciheadline.train --prune width --teacher`): pruning alone costs the embedded model, whose channels are few and busy,
+1.9 nats a token, of which 19,200 articles of distillation leave .10; SmolLM2 loses 1.2 (docs/performance.md). Against
+depth pruning it removes the same from every layer: nothing is lost whole, but there are as many operations as before,
+and where their number is the time it wins less.
 """
 
 from functools import partial
@@ -87,6 +88,7 @@ TECHNIQUES = (
         34,
         partial(build, "width-pruned", prune_width),
         optimises="compiled",
+        batches=False,
         engines=("compiled",),
         calibrates=True,
     ),

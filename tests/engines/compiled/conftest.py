@@ -120,7 +120,7 @@ def graphed(uncompiled, monkeypatch):
         captures.append(function)
         return function
 
-    def step(model, cache, last, place, _peers):
+    def step(model, cache, last, place, _peers=None):
         """What the kernels do (test_kernels.py)."""
 
         def call():

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from udaciheadline.checkpoints import growth, models
-from udaciheadline.engines.compiled.llama import Llama, rotary_frequencies
+from udaciheadline.engines.compiled.attention import rotary_frequencies
+from udaciheadline.engines.compiled.llama import Llama
 
 LENGTH, SLOTS = 96, 64
 LENGTHS = (17, 40, 1, 29)  # of prompts that are read together

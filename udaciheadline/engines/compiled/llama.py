@@ -17,7 +17,6 @@ texts fills (Jiang et al. 2023, https://arxiv.org/abs/2310.06825), Qwen2 but for
 https://arxiv.org/abs/2505.09388).
 """
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -27,11 +26,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from udaciheadline.checkpoints.division import Share, Stage, head_dim
+from udaciheadline.engines.compiled.attention import attend, rotary_frequencies, rotate
 from udaciheadline.engines.compiled.families import check
 from udaciheadline.engines.compiled.packed import Packed
 from udaciheadline.engines.compiled.ranks import Alone, Split
 from udaciheadline.engines.compiled.weights import Matrix, packed, project, taken_over
-from udaciheadline.records import Unsupported
 
 Attention = Callable[..., Tensor]
 """From queries, keys and values (m, q + 2n, d) before rotation, and a layer's part of the cache, to what each token
@@ -45,36 +44,6 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight, computed in float32."""
     y = x.float()
     return (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps) * weight).to(x.dtype)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turns each pair (x[i], x[i + d/2]) by its position's angle: x (m, heads, d), cos and sin (m, 1, d/2).
-
-    Scores then depend on the distance of two tokens alone (RoPE, Su et al. 2021, https://arxiv.org/abs/2104.09864).
-    """
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
-
-
-def rotary_frequencies(head_dim: int, parameters: dict[str, Any]) -> Tensor:
-    """Radians a position for each of the d/2 pairs, by the `rope_parameters` of a Hugging Face configuration.
-
-    "default" is theta^(-2i/d). "llama3" (Llama 3.1) slows low frequencies down by `factor`, so that a longer text
-    turns them no further than the text of pre-training did, keeps high ones, and blends in between. Raises Unsupported
-    for another type.
-    """
-    frequencies = parameters["rope_theta"] ** -(torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-    kind = parameters.get("rope_type", "default")
-    if kind == "default":
-        return frequencies
-    if kind != "llama3":
-        raise Unsupported(
-            f"its rotary embeddings are of type {kind!r}, and the compiled engine knows default and llama3"
-        )
-    turns = parameters["original_max_position_embeddings"] * frequencies / (2 * math.pi)  # in a text of pre-training
-    low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
-    kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return frequencies * (kept + (1 - kept) / parameters["factor"])
 
 
 class Layer(nn.Module):
@@ -244,6 +213,15 @@ class Llama(nn.Module):
         """What `decode` does in one layer: hidden states x (b, h) to (b, h), with the layer's part of the cache."""
         return layer(x, self._attention_of_a_step(slots, [(keys, values)]), (keys, values))
 
+    def extend(self, given: Tensor, place: Tensor, cache: Cache, keep: Tensor | None = None) -> Tensor:
+        """Reads t more tokens (t) of the only text in the cache, from slot `place` (1) on: logits of what follows each
+        of them (t, vocabulary), or those to `keep` (k)."""
+        return self._through(given, self._attention_of_more(place, len(given), cache), cache, keep)
+
+    def extend_layer(self, layer: Layer, x: Tensor, place: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """What `extend` does in one layer: hidden states x (t, h) to (t, h), with the layer's part of the cache."""
+        return layer(x, self._attention_of_more(place, len(x), [(keys, values)]), (keys, values))
+
     def logits(self, x: Tensor) -> Tensor:
         """Logits (m, vocabulary) of x (m, h), which the last layer made: of several ranks, each has its part of the
         vocabulary."""
@@ -258,7 +236,7 @@ class Llama(nn.Module):
         b = len(place)
         cos, sin = self.cos[place], self.sin[place]
         slot = place.view(b, 1, 1, 1).expand(b, self.kv_heads, 1, self.head_dim)
-        seen = torch.arange(cache[0][0].shape[2], device=place.device) <= place[:, None]  # (b, s)
+        seen = torch.arange(cache[0][0].shape[2], device=place.device) <= place.view(b, 1, 1, 1)
 
         def attention(y: Tensor, keys: Tensor, values: Tensor) -> Tensor:
             q, k, v = self.rotated(y, cos, sin)
@@ -267,6 +245,29 @@ class Llama(nn.Module):
             values.scatter_(2, slot, v[:, :, None])
             # The queries that share a key-value head take the place of a text's tokens: (b, n, q/n, d).
             return attend(q.view(b, self.kv_heads, -1, self.head_dim), keys, values, seen).flatten(1)
+
+        return attention
+
+    def _attention_of_more(self, place: Tensor, t: int, cache: Cache) -> Attention:
+        """What puts t tokens of the only text into the cache, from its place (1) on, and reads it up to each."""
+        if place.is_cuda:
+            from udaciheadline.engines.compiled.extend import extend
+
+            return partial(extend, self.cos, self.sin, place)
+        slots = place + torch.arange(t)
+        cos, sin = self.cos[slots], self.sin[slots]
+        queries = self.heads // self.kv_heads
+        seen = torch.arange(cache[0][0].shape[2]) <= slots[:, None, None]  # (t, 1, s)
+        seen = seen.expand(t, queries, -1).reshape(1, 1, t * queries, -1)
+
+        def attention(y: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            q, k, v = self.rotated(y, cos, sin)
+            keys.index_copy_(2, slots, k.transpose(0, 1)[None])
+            values.index_copy_(2, slots, v.transpose(0, 1)[None])
+            # The queries that share a key-value head, of all tokens, take the place of a text's: (1, n, t * q/n, d).
+            q = q.view(t, self.kv_heads, queries, -1).transpose(0, 1).reshape(1, self.kv_heads, t * queries, -1)
+            read = attend(q, keys, values, seen).view(self.kv_heads, t, queries, -1)
+            return read.transpose(0, 1).reshape(t, -1)
 
         return attention
 
@@ -309,16 +310,3 @@ class Llama(nn.Module):
         q = q.view(b, t, self.heads, d).transpose(1, 2)
         read = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)  # (b, q, t, d)
         return read.transpose(1, 2).reshape(b * t, -1)
-
-
-def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-    """Each query reads the slots that its text has `seen` (b, s): q (b, n, g, d), keys and values (b, n, s, d).
-
-    For one text it is written out, for the reason that `project` gives.
-    """
-    seen = seen[:, None, None]
-    if len(q) > 1 or not torch.compiler.is_compiling():
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
-    scores = (q[:, :, :, None].float() * keys[:, :, None]).sum(-1) / math.sqrt(q.shape[-1])  # (b, n, g, s)
-    shares = scores.masked_fill(~seen, -math.inf).softmax(-1)
-    return (shares[..., None] * values[:, :, None]).sum(-2).to(q.dtype)

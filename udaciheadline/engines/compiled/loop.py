@@ -20,7 +20,8 @@ kernels and the flow (no row works for a text that has ended) are left to win th
 import gc
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,11 +31,13 @@ from torch import distributed
 from udaciheadline.checkpoints.division import Share, Stage
 from udaciheadline.engines.codec import Limit
 from udaciheadline.engines.compiled import native, packed
+from udaciheadline.engines.compiled.drafts import MOST_DRAFTS, SPARE, Drafter
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
-from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, PackedRow, Rows, Tokens
+from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, PackedRow, Rows, Text, Tokens
+from udaciheadline.engines.compiled.speculation import DraftedRow, Written, best_k, drafted_row
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.compiled.weights import count
 from udaciheadline.engines.device import now
@@ -50,18 +53,6 @@ ONE_PROGRAM_LAYERS = 8  # at most, compiled into one C++ function for a CPU with
 THREAD_BYTES = 8 * 2**20  # weights a step must read for a second thread on a CPU to pay: it has to be woken first
 
 
-class _Text:
-    """One prompt on its way to a headline."""
-
-    def __init__(self, prompt: list[int]) -> None:
-        self.prompt = prompt
-        self.new: list[int] = []
-        self.asked = 0  # tokens that were launched, whether they have arrived or not
-        self.row = -1
-        self.done = False
-        self.first_token_at = 0.0
-
-
 class CompiledEngine:
     """Greedy headlines from a transformers Llama, or another of `families.FAMILIES`, whose weights it takes over
     (`source` is of no use afterwards).
@@ -69,8 +60,9 @@ class CompiledEngine:
     `weights` names the kind that the matrices are quantised to (`weights.KINDS`; None: they stay as they are). With
     `alone`, what a single prompt needs is compiled at once; otherwise it is compiled when the first one comes, or,
     on a CPU, weights are packed for jobs, and nothing is compiled. `details` are the technique's own figures, passed
-    through to the report. Of several ranks, source is the model of this one's `stage` or `share`. Raises Unsupported
-    for a model of another family, and UsageError where compiling fails.
+    through to the report. Of several ranks, source is the model of this one's `stage` or `share`. With a `drafter`, a
+    single prompt's tokens are drafted (`speculation.py`), as many at a time as is best for the prompts in `samples`.
+    Raises Unsupported for a model of another family, and UsageError where compiling fails.
     """
 
     def __init__(
@@ -85,11 +77,14 @@ class CompiledEngine:
         stage: Stage | None = None,
         share: Share | None = None,
         weights: str | None = None,
+        drafter: Drafter | None = None,
+        samples: Sequence[str] = (),
     ) -> None:
         self._max_new_tokens = max_new_tokens
         self._ending = Ending(source, tokenizer, stop)
         parameters = share.parameters if share else source.num_parameters()
-        self._model = Llama(source, MAX_LENGTH, stage, share, weights)
+        self._model = Llama(source, MAX_LENGTH + (SPARE if drafter else 0), stage, share, weights)
+        self._drafter, self._drafts = drafter, MOST_DRAFTS
         self._line = Line() if stage else None
         own = Limit(MAX_LENGTH, "the compiled engine takes")
         self.texts = Texts(
@@ -97,7 +92,7 @@ class CompiledEngine:
             partial(self._line.logits, self._model) if self._line else self._model,
             self._model.device,
             stop=stop,
-            limit=min(Limit.of(source), own, key=lambda limit: limit.tokens),
+            limit=min(Limit.of(source), own, *(drafter.limits if drafter else ()), key=lambda limit: limit.tokens),
             max_new_tokens=max_new_tokens,
         )
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
@@ -136,6 +131,8 @@ class CompiledEngine:
         )
         self._threads_alone = max(1, min(self._threads, pass_bytes // THREAD_BYTES))
         try:
+            if drafter is not None:
+                self.info = replace(self.info, **self._with_drafts(drafter, samples))
             if alone:
                 self.generate(["A first headline compiles the programs: building takes that time, no article does."])
         except torch._dynamo.exc.BackendCompilerFailed as error:
@@ -144,6 +141,29 @@ class CompiledEngine:
             raise UsageError(
                 f"torch.compile failed ({reason}): on a CPU it needs g++ and the headers of Python (python3-dev)"
             ) from error
+
+    @torch.no_grad()
+    def _with_drafts(self, drafter: Drafter, samples: Sequence[str]) -> dict[str, Any]:
+        """Chooses how many tokens are drafted at a time: what `info` is to say then."""
+        prompts = self.texts.encode(samples)
+        made = self.generate_from(prompts)
+        self._drop("many")
+        runs = [drafter.runs([*p, *g.token_ids], len(p)) for p, g in zip(prompts, made, strict=True)]
+        (row,) = self._rows_for([Text(prompt) for prompt in prompts], 1)
+        assert isinstance(row, DraftedRow)
+        choice = best_k(runs, {k: row.seconds(k) for k in range(drafter.always, MOST_DRAFTS + 1)})
+        self._drafts = choice.k
+        if choice.k:
+            row.use(choice.k)
+        else:
+            self._drop("one")
+        info = self.info
+        return {
+            "parameters": info.parameters + sum(map(count, drafter.models)),
+            "weights_bytes": info.weights_bytes + sum(w.nbytes for model in drafter.models for w in model.parameters()),
+            "pass_bytes": None if choice.k else info.pass_bytes,
+            "details": info.details | choice.details(),
+        }
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """Greedy headlines, at most `batch_size` in flight at a time (default: all); tokenisation is not timed.
@@ -159,8 +179,8 @@ class CompiledEngine:
         if not prompts:
             return []
 
-        def job(size: int) -> tuple[list[_Text], float, float]:
-            texts = [_Text(ids) for ids in prompts]
+        def job(size: int) -> tuple[list[Text], float, float]:
+            texts = [Text(ids) for ids in prompts]
             return texts, *self._work(texts, size)
 
         size = min(batch_size or len(prompts), len(prompts))
@@ -173,6 +193,9 @@ class CompiledEngine:
                 first_token_seconds=text.first_token_at - start,
                 batch_size=size,
                 prompt_tokens=len(text.prompt),
+                drafted=text.drafted,
+                accepted=sum(text.accepted_at),
+                accepted_at=tuple(text.accepted_at),
             )
             for text in texts
         ]
@@ -186,9 +209,9 @@ class CompiledEngine:
 
     def close(self) -> None:
         """Drops the model."""
-        del self._model, self._rows, self.texts
+        del self._model, self._drafter, self._rows, self.texts
 
-    def _work(self, texts: list[_Text], size: int) -> tuple[float, float]:
+    def _work(self, texts: list[Text], size: int) -> tuple[float, float]:
         """Makes the headlines, `size` texts at a time: when that began, and the seconds it took."""
         rows = self._rows_for(texts, size)
         start = now(self._device)
@@ -203,7 +226,7 @@ class CompiledEngine:
         if self._rows.pop(kind, None) is not None:
             gc.collect()
 
-    def _rows_for(self, texts: list[_Text], size: int) -> list[Rows]:
+    def _rows_for(self, texts: list[Text], size: int) -> list[Rows]:
         """`size` rows, long enough for these texts: the last ones where they are, new ones otherwise. Those of a
         pipeline are divided into micro-batches."""
         needed = max(len(text.prompt) for text in texts) + self._max_new_tokens
@@ -224,6 +247,9 @@ class CompiledEngine:
     def _new_rows(self, count: int, slots: int, number: int) -> Rows:
         if self._line is not None:
             return StageRows(self._model, count, slots, self._line, number)
+        if count == 1 and self._drafter and self._drafts:
+            layers_apart = len(self._model.layers) > ONE_PROGRAM_LAYERS
+            return drafted_row(self._model, slots, self._drafter, self._drafts, layers_apart)
         if self._device == "cuda":
             if count == 1 and (self._ranks == 1 or self._peers):
                 return GraphedRow(self._model, slots, self._peers)
@@ -236,13 +262,13 @@ class CompiledEngine:
             return CompiledRow(self._model, slots, self._ending, self._max_new_tokens)
         return Rows(self._model, count, slots)
 
-    def _flow(self, rows: Rows, waiting: deque[_Text]) -> Iterator[bool]:
+    def _flow(self, rows: Rows, waiting: deque[Text]) -> Iterator[bool]:
         """Takes texts that wait through the rows, each to the end of its headline; true after everything launched.
 
         What was launched is not looked at before the next turn, so that other rows have theirs first.
         """
-        flying: list[_Text | None] = [None] * rows.count  # the text of each row
-        made: deque[tuple[Tokens, list[_Text | None]]] = deque()  # what was launched and not looked at yet
+        flying: list[Text | None] = [None] * rows.count  # the text of each row
+        made: deque[tuple[Tokens, list[Text | None]]] = deque()  # what was launched and not looked at yet
         while True:
             free = [row for row, text in enumerate(flying) if text is None]
             many_free = len(free) >= FREE_SHARE * len(flying)
@@ -267,12 +293,12 @@ class CompiledEngine:
                 yield True
             else:  # all that may be needed is launched
                 self._look(*made.popleft(), flying)
-            while len(made) > self._lag:
+            while made and (len(made) > self._lag or made[-1][0].awaited):
                 self._look(*made.popleft(), flying)
 
-    def _groups(self, waiting: deque[_Text], free: list[int]) -> list[list[_Text]]:
+    def _groups(self, waiting: deque[Text], free: list[int]) -> list[list[Text]]:
         """Gives free rows to the texts that wait, in groups that are read together."""
-        groups: list[list[_Text]] = []
+        groups: list[list[Text]] = []
         most = PREFILL_TOKENS[self._device] // (PIPELINED_SHARE if self._line else 1)
         for row in free[: len(waiting)]:
             text = waiting.popleft()
@@ -282,7 +308,7 @@ class CompiledEngine:
             groups[-1].append(text)
         return groups
 
-    def _close_ranks(self, rows: Rows, flying: list[_Text | None]) -> list[_Text | None]:
+    def _close_ranks(self, rows: Rows, flying: list[Text | None]) -> list[Text | None]:
         """Moves the texts in flight to the first rows, where that makes a step smaller."""
         kept = [text for text in flying if text is not None]
         size = rows.fitting(len(kept))
@@ -293,7 +319,7 @@ class CompiledEngine:
             text.row = row
         return [*kept, *[None] * (size - len(kept))]
 
-    def _look(self, tokens: Tokens, texts: list[_Text | None], flying: list[_Text | None]) -> None:
+    def _look(self, tokens: Tokens, texts: list[Text | None], flying: list[Text | None]) -> None:
         """Hands out the tokens of a step to the texts that were in its rows; a text that has ended leaves its row."""
         values = tokens.read()
         now = time.perf_counter()
@@ -302,9 +328,15 @@ class CompiledEngine:
                 continue
             if not text.new:
                 text.first_token_at = now
+            before = len(text.new)
             for token in new:
+                if token < 0:  # drafted, and not written
+                    break
                 text.new.append(token)
                 if self._ending.has_come(text.new) or len(text.new) == self._max_new_tokens:
                     text.done = True
                     flying[text.row] = None
                     break
+            if isinstance(tokens, Written):
+                text.count(new, len(text.new) - before)
+                text.asked += len(text.new) - before - 1

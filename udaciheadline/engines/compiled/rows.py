@@ -18,12 +18,40 @@ from udaciheadline.engines.compiled import native
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.texts import Ending
 
+REJECTED = -1  # in the place of a drafted token that is not written
+
+
+class Text:
+    """One prompt on its way to a headline."""
+
+    def __init__(self, prompt: list[int]) -> None:
+        self.prompt = prompt
+        self.new: list[int] = []
+        self.asked = 0  # tokens that were launched, whether they have arrived or not
+        self.row = -1
+        self.done = False
+        self.first_token_at = 0.0
+        self.drafted = 0
+        self.accepted_at: list[int] = []  # how often, by the place of a token in its draft
+
+    def count(self, row: list[int], used: int) -> None:
+        """Counts the drafts of a round (`speculation.Written`), of whose tokens the headline takes the first `used`."""
+        kept = sum(token >= 0 for token in row) - 1
+        if drafted := kept + row.count(REJECTED):
+            self.drafted += drafted
+            self.accepted_at = self.accepted_at or [0] * drafted
+            for place in range(min(used, kept)):
+                self.accepted_at[place] += 1
+
 
 class Tokens:
     """Tokens (rows, made) on their way to the host: the copy is queued behind their making, and only `read` waits.
 
     Where they come from another rank, `wait` has this device wait for them before it does anything else.
     """
+
+    awaited = False
+    """Whether to look at them before anything else is launched."""
 
     def __init__(self, tokens: Tensor, wait: Callable[[], object] | None = None) -> None:
         self._tokens, self._wait = tokens, wait
