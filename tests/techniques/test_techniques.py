@@ -20,7 +20,7 @@ NAMES = ["baseline", "kv-cache", "static-cache", "compiled", "compiled-batch", "
 NAMES += ["pruned", "depth-pruned", "width-pruned", "int8", "compiled-bf16", "compiled-int8", "compiled-fp8"]
 NAMES += ["fp4", "nf4", "compiled-int4", "tensor-parallel", "layer-placement", "pipeline-parallel"]
 NAMES += ["target", "compiled-target", "speculative", "compiled-speculative"]
-FOR_GPUS = ("static-cache", "layer-placement", "compiled-fp8")
+FOR_GPUS = ("static-cache", "layer-placement", "compiled-fp8", "prompt-lookup", "compiled-speculative")
 
 
 # -- the list --------------------------------------------------------------------------------------------------------

@@ -45,5 +45,6 @@ TECHNIQUES = (
         optimises="compiled",
         batches=False,
         engines=("compiled",),
+        needs_cuda=True,
     ),
 )

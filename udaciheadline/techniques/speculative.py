@@ -139,6 +139,7 @@ TECHNIQUES = (
         counterpart="compiled-speculative",
         needs_target=True,
         batches=False,
+        needs_cuda=True,
     ),
     Technique(
         "compiled-target",

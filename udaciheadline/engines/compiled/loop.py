@@ -115,7 +115,8 @@ class CompiledEngine:
         self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
-        ours = weights in packed.QUANTISED or (self._compiles and self._model.dtype == torch.bfloat16)
+        alone_in_ours = self._compiles and drafter is None and self._model.dtype in (torch.float32, torch.bfloat16)
+        ours = weights in packed.QUANTISED or alone_in_ours
         if self._device == "cpu" and (ours or not self._compiles):
             self._model.pack(ours)
             native.trim()
