@@ -33,9 +33,7 @@ from udaciheadline.records import EngineSpec, Unsupported, UsageError
 from udaciheadline.techniques._technique import Technique
 
 DRAFT_TOKENS = 5  # on transformers: the compiled engine chooses their number
-DRAFT_WEIGHTS = {
-    "cuda": "int8"
-}  # on the compiled engine: what a draft need not be is exact, and fewer bytes are less time
+DRAFT_WEIGHTS = {"cuda": "int8"}  # on the compiled engine: a draft need not be exact, and fewer bytes are less time
 SAMPLES = 16  # headlines that it writes to choose it
 SAMPLES_SEED = 1  # of articles that the embedded models were not trained on
 
@@ -139,7 +137,6 @@ TECHNIQUES = (
         counterpart="compiled-speculative",
         needs_target=True,
         batches=False,
-        needs_cuda=True,
     ),
     Technique(
         "compiled-target",
@@ -162,5 +159,6 @@ TECHNIQUES = (
         needs_target=True,
         batches=False,
         engines=("compiled",),
+        needs_cuda=True,
     ),
 )
