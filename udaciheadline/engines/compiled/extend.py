@@ -71,13 +71,13 @@ def extend_kernel(
         seen = start + s < place
         keys = tl.load(keys_ptr + tile + start * D, mask=seen[:, None], other=0.0)
         values = tl.load(values_ptr + tile + start * D, mask=seen[:, None], other=0.0)
-        scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
-        scores = tl.where(seen[None, :], scores, float("-inf"))
-        higher = tl.maximum(top, tl.max(scores, 1))
-        shares = tl.exp(scores - higher[:, None])
+        further = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+        further = tl.where(seen[None, :], further, float("-inf"))
+        higher = tl.maximum(top, tl.max(further, 1))
+        portions = tl.exp(further - higher[:, None])
         kept = tl.exp(top - higher)
-        total = total * kept + tl.sum(shares, 1)
-        read = read * kept[:, None] + tl.dot(shares.to(kind), values, input_precision="ieee")
+        total = total * kept + tl.sum(portions, 1)
+        read = read * kept[:, None] + tl.dot(portions.to(kind), values, input_precision="ieee")
         top = higher
         start += BLOCK
     out = out_ptr + token[:, None] * (Q * D) + (n * GROUP + row % GROUP)[:, None] * D + d[None, :]

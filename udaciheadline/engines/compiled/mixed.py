@@ -46,7 +46,7 @@ def _product(x: Tensor, codes: Tensor, scales: Tensor, in_a_word: int, together:
 
 @_product.register_fake
 def _(x: Tensor, codes: Tensor, scales: Tensor, in_a_word: int, together: int, floating: bool) -> Tensor:
-    return x.new_empty(len(x), len(codes))
+    return x.new_empty(x.shape[0], codes.shape[0])  # of any number of rows: `len` would fix it
 
 
 def _scaled(x: Tensor, codes: Tensor, scales: Tensor, packing: Any) -> Tensor:

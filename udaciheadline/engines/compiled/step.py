@@ -48,7 +48,7 @@ class Step:
         if model.stage.last:
             self._programs = triton.cdiv(len(model.head), HEAD_ROWS)
             if isinstance(model.head, Quantized):
-                self._programs = stream(len(model.head), *model.head.row, self._processors).programs
+                self._programs = stream(len(model.head), *model.head.row, False, self._processors).programs
             self._values = last.new_empty(self._programs, dtype=torch.float32)
             self._tokens = last.new_empty(self._programs, dtype=torch.int32)
         self._block = min(triton.next_power_of_2(hidden), BLOCK)
@@ -115,7 +115,7 @@ class Step:
     def _pick(self) -> Iterator[None]:
         model, hidden, peers = self._model, len(self.x), self._peers
         if isinstance(model.head, Quantized):
-            streamed = stream(len(model.head), *model.head.row, self._processors)
+            streamed = stream(len(model.head), *model.head.row, False, self._processors)
             words.best_words_kernel[(self._programs,)](
                 self.x, self._in_full(model.norm), *parts(model.head), self._values, self._tokens,
                 *words.EXPONENTS[model.head.in_a_word], IN=hidden, OUT=len(model.head), **model.head.packing,
@@ -168,7 +168,7 @@ class Step:
             "RANKS": 1 if pushed is None else self._model.ranks.count, **self._ahead,
         }  # fmt: skip
         if isinstance(weight, Quantized):
-            streamed = stream(len(out), *weight.row, self._processors)
+            streamed = stream(len(out), *weight.row, gated, self._processors)
             words.project_words_kernel[(streamed.programs,)](
                 x, self._in_full(norm), *parts(weight), bias, out, self._model.eps, *self._inboxes, pushed or 0,
                 *words.EXPONENTS[weight.in_a_word], **weight.packing,

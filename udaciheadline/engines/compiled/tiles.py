@@ -25,7 +25,9 @@ IDLE = 1 / 8  # of a row's length that its last tile may hang over the end
 WARPS = 4  # of a program at most
 FILLED = 3 / 4  # of the multiprocessors get a program, where there are rows enough
 STREAM_WEIGHTS = 16 * 1024  # of a block of rows
-STREAM_WARPS = {4: 20, 8: 16}  # a multiprocessor, for so many codes a word
+STREAM_ROWS = 8  # of it at most
+STREAM_GATED_ROWS = 4  # of gate and of up each
+STREAM_WARPS = {4: 20, 8: 12}  # a multiprocessor, for so many codes a word
 WARP_BYTES = 512  # of a row that a warp reads with one load
 HEAD_ROWS = 32  # of the head a program compares, one tile's rows after the other
 
@@ -65,14 +67,15 @@ class Stream(NamedTuple):
     programs: int
 
 
-def stream(rows: int, length: int, columns: int, processors: int) -> Stream:
-    """How a matrix of `rows` rows of `length` words, in which are `columns` codes, is divided among programs."""
+def stream(rows: int, length: int, columns: int, gated: bool, processors: int) -> Stream:
+    """How a matrix of `rows` rows of `length` words, in which are `columns` codes, or two of it where gated, is divided
+    among programs."""
     words = 16
     while words < length:
         words *= 2
     long = columns > LONGEST  # x then fills the registers of four warps
     most = max(1, STREAM_WEIGHTS * (2 if long else 1) // columns)
-    most = 2 ** (most.bit_length() - 1)
+    most = min(2 ** (most.bit_length() - 1), STREAM_GATED_ROWS if gated else STREAM_ROWS)
     while most > 1 and -(-rows // most) < FILLED * processors:
         most //= 2
     warps = max(1, min(8 if long else 4, words * 4 // WARP_BYTES))

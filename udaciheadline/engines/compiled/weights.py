@@ -105,8 +105,9 @@ class Quantized(nn.Module):
 Matrix = nn.Parameter | Quantized
 
 
-def quantized(weight: Tensor, kind: str, scales: Tensor | None = None) -> Quantized:
-    """The weight (o, i) in the KINDS' `kind`, each number rounded to the nearest code.
+def quantized(weight: Tensor, kind: str, scales: Tensor | None = None, words: bool | None = None) -> Quantized:
+    """The weight (o, i) in the KINDS' `kind`, each number rounded to the nearest code; 8 bits in `words` or not (None:
+    as kernels want them where the weight is).
 
     Whoever has chosen scales and rounded on to them already (`scales` (o, i / group), for int4) gets exactly that.
     Raises Unsupported for a matrix whose rows do not divide into groups or words.
@@ -122,7 +123,7 @@ def quantized(weight: Tensor, kind: str, scales: Tensor | None = None) -> Quanti
         nibbles = codes.round().clamp(-8, 7).to(torch.int32) + 8
         return Quantized(in_words(nibbles, 8, group(columns) // 8), scales, weight.dtype, in_a_word=8)
     codes = codes.to(torch.float8_e4m3fn) if kind == "fp8" else codes.round().to(torch.int8)
-    if weight.is_cuda:
+    if weight.is_cuda if words is None else words:
         codes = codes.view(torch.uint8).to(torch.int32) if kind == "fp8" else codes.to(torch.int32) + 128
         return Quantized(in_words(codes, 4, TOGETHER), scales, weight.dtype, in_a_word=4, floating=kind == "fp8")
     return Quantized(codes, scales, weight.dtype, floating=kind == "fp8")

@@ -77,23 +77,19 @@ def read_x(
 @triton.jit
 def load_rows(
     words_ptr, scale_ptr, rows, place, first, last,
-    LENGTH: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, WHOLE: tl.constexpr,
+    LENGTH: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Words (rows, WORDS) of these rows, counted from the `first` on, and the scale of each word or, but for 4 bits, of
-    each row. Behind the `last` row, where all blocks are WHOLE, the caller has others loaded."""
+    each row. Behind the `last` row nothing is loaded, nor is anything defined."""
     row = (first + rows).to(tl.int64)[:, None]
-    at = words_ptr + row * LENGTH + place
-    inside = place < LENGTH
-    if not WHOLE:
-        inside &= (rows < last)[:, None]
-    full: tl.constexpr = WHOLE and place.shape[1] == LENGTH
-    words = tl.load(at) if full else tl.load(at, mask=inside)  # x is zero where nothing is loaded
+    there = (rows < last)[:, None]
+    if place.shape[1] > LENGTH:
+        there &= place < LENGTH
+    words = tl.load(words_ptr + row * LENGTH + place, mask=there)  # what is not loaded meets zeros, or is not stored
     if CODES == 8:
-        scale_at = scale_ptr + row * (LENGTH // GROUP) + place // GROUP
-        scales = tl.load(scale_at) if full else tl.load(scale_at, mask=inside, other=0.0)
+        scales = tl.load(scale_ptr + row * (LENGTH // GROUP) + place // GROUP, mask=there, other=0.0)
     else:
-        scale_at = scale_ptr + first + rows
-        scales = tl.load(scale_at) if WHOLE else tl.load(scale_at, mask=rows < last, other=0.0)
+        scales = tl.load(scale_ptr + first + rows, mask=rows < last)
     return words, scales
 
 
@@ -124,27 +120,23 @@ def project_words_kernel(
     """
     place = tl.arange(0, WORDS)[None, :]
     LENGTH: tl.constexpr = IN // CODES
-    WHOLE: tl.constexpr = OUT % ROWS == 0
     programs = tl.num_programs(0)
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    words, scales = load_rows(words_ptr, scale_ptr, rows, place, 0, OUT, LENGTH, CODES, GROUP, WHOLE)
+    words, scales = load_rows(words_ptr, scale_ptr, rows, place, 0, OUT, LENGTH, CODES, GROUP)
     if GATED:
-        up_words, up_scales = load_rows(words_ptr, scale_ptr, rows, place, OUT, OUT, LENGTH, CODES, GROUP, WHOLE)
+        up_words, up_scales = load_rows(words_ptr, scale_ptr, rows, place, OUT, OUT, LENGTH, CODES, GROUP)
     take_turn(AHEAD)
     parts, above, all_above, squares = read_x(x_ptr, norm_ptr, place, LENGTH, CODES, GROUP, WORDS)
     mean = squares / IN + eps
     for _ in range(tl.cdiv(OUT - tl.program_id(0) * ROWS, programs * ROWS)):
         real = rows < OUT
         following = rows + programs * ROWS
-        loaded = tl.where(following < OUT, following, rows) if WHOLE else following  # what is there already
-        next_words, next_scales = load_rows(words_ptr, scale_ptr, loaded, place, 0, OUT, LENGTH, CODES, GROUP, WHOLE)
+        next_words, next_scales = load_rows(words_ptr, scale_ptr, following, place, 0, OUT, LENGTH, CODES, GROUP)
         y = multiply(words, scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
         words, scales = next_words, next_scales
         up = y
         if GATED:
-            next_words, next_scales = load_rows(
-                words_ptr, scale_ptr, loaded, place, OUT, OUT, LENGTH, CODES, GROUP, WHOLE
-            )
+            next_words, next_scales = load_rows(words_ptr, scale_ptr, following, place, OUT, OUT, LENGTH, CODES, GROUP)
             up = multiply(up_words, up_scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
             up_words, up_scales = next_words, next_scales
         bias = tl.zeros((ROWS,), tl.float32)
@@ -169,18 +161,16 @@ def best_words_kernel(
     """`products.best_kernel` of words (OUT, IN / CODES) with codes of 8 bits, and scales (OUT)."""
     place = tl.arange(0, WORDS)[None, :]
     LENGTH: tl.constexpr = IN // CODES
-    WHOLE: tl.constexpr = OUT % ROWS == 0
     programs = tl.num_programs(0)
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    words, scales = load_rows(words_ptr, scale_ptr, rows, place, 0, OUT, LENGTH, CODES, GROUP, WHOLE)
+    words, scales = load_rows(words_ptr, scale_ptr, rows, place, 0, OUT, LENGTH, CODES, GROUP)
     take_turn(AHEAD)
     parts, above, all_above, _ = read_x(x_ptr, norm_ptr, place, LENGTH, CODES, GROUP, WORDS)
     best = tl.full((ROWS,), float("-inf"), tl.float32)
     tokens = rows
     for _ in range(tl.cdiv(OUT - tl.program_id(0) * ROWS, programs * ROWS)):
         following = rows + programs * ROWS
-        loaded = tl.where(following < OUT, following, rows) if WHOLE else following  # what is there already
-        next_words, next_scales = load_rows(words_ptr, scale_ptr, loaded, place, 0, OUT, LENGTH, CODES, GROUP, WHOLE)
+        next_words, next_scales = load_rows(words_ptr, scale_ptr, following, place, 0, OUT, LENGTH, CODES, GROUP)
         logits = multiply(words, scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
         better = (rows < OUT) & (logits > best)
         best, tokens = tl.where(better, logits, best), tl.where(better, rows, tokens)
