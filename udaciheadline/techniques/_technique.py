@@ -66,12 +66,12 @@ class Technique:
             return "it needs a CUDA GPU"
         if self.parallel and spec.ranks < 2:
             return "it needs two ranks: a second GPU, or --ranks 2 on a CPU"
-        compiles = self.engine_for(spec) == "compiled" and not self.parallel  # what is between ranks cannot be compiled
+        compiles = self.engine_for(spec) == "compiled" and not self.parallel  # what is between ranks is not in our C++
         if compiles and spec.device == "cpu" and not _has_compiler():
             return "it needs a C++ compiler on the CPU: install g++, or name another in CXX"
         return None
 
 
 def _has_compiler() -> bool:
-    """Whether there is the compiler that torch.compile would call."""
+    """Whether there is the compiler that the compiled engine's C++ is built with."""
     return shutil.which(os.environ.get("CXX", "g++")) is not None

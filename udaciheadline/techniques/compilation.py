@@ -7,14 +7,16 @@ look useless, because they make short what was never long.
 
 * **static-cache**: transformers' own remedy. With a cache of fixed length all steps have the same shapes, so
   the forward pass can be compiled and captured once. The prompt, and the loop around the pass, stay as they were.
-* **compiled**: our own loop on our own Llama (`engines/compiled/`): prompt, step and loop compiled, on a GPU the step
-  as CUDA graph of five kernels a layer; no waiting for the host. A headline at a time, for the reader who waits for it.
+* **compiled**: our own loop on our own Llama (`engines/compiled/`). On a CPU prompt, step and loop are C++; on a GPU
+  prompts are compiled between attention and attention, a step is a CUDA graph of five kernels a layer, and nothing
+  waits for the host. A headline at a time, for the reader who waits for it.
 * **compiled-batch**: the same program for a job of many articles, as many at a time as is fastest. A row of the batch
   whose headline has ended takes the next article.
 
 It is not faster where a step is long by itself: large batches of large models are bound by arithmetic. And it costs
-a build: compiling takes a quarter to half a minute, which a process that writes three headlines never earns back. On a
-CPU the same holds with other words: not launches but the dispatch of small operations is what the compiler takes away.
+a build: on a GPU compiling and capturing take a quarter to half a minute, which a process that writes three headlines
+never earns back. On a CPU the same holds with other words: not launches but the dispatch of small operations is what is
+taken away, and the C++ is built with g++ in some seconds, once for a machine.
 """
 
 from udaciheadline.engines import Engine

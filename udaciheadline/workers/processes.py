@@ -31,7 +31,7 @@ from udaciheadline.workers.serving import LOOPBACK, Place, end_with_parent, serv
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-# What torch.compile makes takes half a minute: it is kept where it outlives a restart of the machine, as torch's own
+# What torch.compile makes for a GPU takes half a minute: it is kept where it outlives a restart of the machine, as torch's own
 # default, a temporary folder, does not. Where there is no such place, that default stands.
 if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
     with contextlib.suppress(OSError, RuntimeError):

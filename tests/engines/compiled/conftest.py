@@ -1,7 +1,6 @@
 """The compiled engine with the embedded main model in float32 on the CPU, and its CUDA rows with graphs that are faked.
 
-Only the `engine` fixture compiles, once. The other engines work on batches, which are not compiled on a CPU, or have
-torch.compile and its loop replaced by what they mean.
+Nothing is compiled for a model: what a CPU runs of ours in C++ is built once for the machine.
 """
 
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ from spies import spying
 from udaciheadline.checkpoints.models import load_model
 from udaciheadline.data import newswire
 from udaciheadline.data.prompts import prompt_for
-from udaciheadline.engines.compiled import CompiledEngine, graphs, rows
+from udaciheadline.engines.compiled import CompiledEngine, graphs
 from udaciheadline.engines.compiled import loop as module
 from udaciheadline.engines.compiled import step as step_module
 from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
@@ -49,7 +48,7 @@ def expected(reference, prompts):
 
 @pytest.fixture(scope="package")
 def engine(main_checkpoint, tokenizer):
-    """Ready for one prompt at a time, with real compiled programs."""
+    """Ready for one prompt at a time."""
     return CompiledEngine(load(main_checkpoint), tokenizer, max_new_tokens=LENGTH)
 
 
@@ -67,7 +66,7 @@ def job(engine, prompts):
 
 @pytest.fixture
 def build(main_checkpoint, tokenizer):
-    """Makes an engine that has compiled nothing yet."""
+    """Makes an engine for jobs, or with `alone` for one prompt at a time."""
 
     def build(checkpoint=main_checkpoint, **options):
         options = {"max_new_tokens": LENGTH, "alone": False} | options
@@ -98,20 +97,7 @@ def interpreted_at_once():
 
 
 @pytest.fixture
-def uncompiled(monkeypatch):
-    """Functions stay as they are, and a loop is one of Python's."""
-
-    def loop(unfinished, body, state):
-        while unfinished(*state):
-            state = body(*state)
-        return state
-
-    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    monkeypatch.setattr(rows, "while_loop", loop)
-
-
-@pytest.fixture
-def graphed(uncompiled, monkeypatch):
+def graphed(monkeypatch):
     """Rows are those of CUDA. A graph runs its function again, whose tensors stay where they are; the list returned
     holds the number of captures so far."""
     captures = []
@@ -129,12 +115,15 @@ def graphed(uncompiled, monkeypatch):
 
         return call
 
+    def rows(model, count, slots):
+        return GraphedRow(model, slots) if count == 1 else GraphedRows(model, count, slots)
+
     monkeypatch.setattr(graphs, "capture", capture)
     monkeypatch.setattr(step_module, "Step", step)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    monkeypatch.setattr(CompiledEngine, "_compiles", property(lambda _: True, lambda *_: None), raising=False)
-    monkeypatch.setattr(module, "Rows", GraphedRows)
-    monkeypatch.setattr(module, "CompiledRow", lambda model, slots, *_: GraphedRow(model, slots))
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    monkeypatch.setattr(module, "Rows", rows)
+    monkeypatch.setattr(module, "PackedRow", lambda model, slots, *_: GraphedRow(model, slots))
     return captures
 
 

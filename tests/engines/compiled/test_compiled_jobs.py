@@ -63,9 +63,10 @@ def test_a_prompt_longer_than_is_ever_read_together_is_read_alone(build, prompts
     assert [len(group) for group in calls.read] == [1] * 4
 
 
-@pytest.mark.parametrize("rows", ["uncompiled", "graphed"])
+@pytest.mark.parametrize("rows", ["plain", "graphed"])
 def test_few_steps_are_spent_on_rows_whose_text_has_ended(build, prompts, expected, calls, rows, request):
-    request.getfixturevalue(rows)
+    if rows == "graphed":
+        request.getfixturevalue(rows)
     generations = build().generate(prompts[:200], batch_size=32)
     assert tokens(generations) == expected[:200]
     needed = sum(len(row) - 1 for row in expected[:200])  # the first token comes with the prompt
@@ -126,7 +127,7 @@ def test_where_memory_does_not_suffice_half_as_many_are_worked_on_and_half_again
 
 @pytest.mark.parametrize("fitting", [4, 1])
 def test_memory_that_ends_in_the_middle_of_a_job_starts_it_anew_without_the_tensors_of_the_first_try(
-    build, prompts, expected, uncompiled, monkeypatch, fitting
+    build, prompts, expected, monkeypatch, fitting
 ):
     engine = build()
     make, advance, caches, alive = engine._model.cache, Rows.advance, [], []
@@ -150,7 +151,7 @@ def test_memory_that_ends_in_the_middle_of_a_job_starts_it_anew_without_the_tens
     assert alive == [0] * (3 if fitting == 4 else 5)
 
 
-def test_memory_that_suffices_for_one_alone_is_used_one_by_one(build, prompts, expected, uncompiled):
+def test_memory_that_suffices_for_one_alone_is_used_one_by_one(build, prompts, expected):
     engine = build()
     asked = limit(engine, 1)
     generations = engine.generate(prompts[:4])
@@ -159,7 +160,7 @@ def test_memory_that_suffices_for_one_alone_is_used_one_by_one(build, prompts, e
     assert tokens(generations) == expected[:4]
 
 
-def test_with_one_prompt_at_a_time_the_error_goes_through(build, prompts, uncompiled):
+def test_with_one_prompt_at_a_time_the_error_goes_through(build, prompts):
     engine = build()
     asked = limit(engine, 0)
     with pytest.raises(torch.OutOfMemoryError):

@@ -1,4 +1,4 @@
-"""The rows of the compiled engine: their cache, their graphs on CUDA, their programs and threads on a CPU."""
+"""The rows of the compiled engine: their cache, their graphs on CUDA, their compilers and threads."""
 
 import gc
 import weakref
@@ -7,11 +7,12 @@ import pytest
 import torch
 from rows import tokens
 
-from udaciheadline.engines.compiled import graphs
+from udaciheadline.checkpoints.models import load_model
+from udaciheadline.engines.compiled import CompiledEngine, graphs
 from udaciheadline.engines.compiled import loop as module
 from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.loop import MAX_LENGTH
-from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, Rows
+from udaciheadline.engines.compiled.rows import PackedRow, Rows
 from udaciheadline.records import UsageError
 
 LENGTH = 25  # max_new_tokens of the engines in conftest.py
@@ -50,8 +51,8 @@ def test_a_text_may_be_as_long_as_is_allowed_and_not_a_token_longer(build, promp
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["alone", "together"])
-def test_a_prompt_longer_than_the_cache_gets_a_longer_one(build, reference, prompts, expected, count, uncompiled):
-    engine = build()
+def test_a_prompt_longer_than_the_cache_gets_a_longer_one(build, reference, prompts, expected, count):
+    engine = build(alone=count == 1)
     kind = "one" if count == 1 else "many"
     assert tokens(engine.generate(prompts[:count])) == expected[:count]
     first = engine._rows[kind][0]
@@ -125,17 +126,17 @@ def test_lone_prompts_share_a_graph_where_their_lengths_round_up_to_the_same(bui
 @pytest.mark.parametrize(
     ("cause", "reason"),
     [
-        (RuntimeError("No working C++ compiler found\nin the path"), "No working C++ compiler found"),
+        (RuntimeError("Failed to find C compiler.\nPlease specify via CC"), "Failed to find C compiler."),
         (AssertionError(), "AssertionError"),
     ],
 )
-def test_where_compiling_fails_the_error_names_the_compiler(build, monkeypatch, cause, reason):
+def test_where_compiling_fails_the_error_names_the_compiler(build, graphed, monkeypatch, cause, reason):
     def fail(*_):
         raise torch._dynamo.exc.BackendCompilerFailed("inductor", cause, None)
 
-    monkeypatch.setattr(CompiledRow, "prefill", fail)
-    expected = rf"torch.compile failed \({reason}\): on a CPU it needs g\+\+ and the headers of Python \(python3-dev\)"
-    with pytest.raises(UsageError, match=f"^{expected.replace('C++', 'C[+][+]')}$"):
+    monkeypatch.setattr(GraphedRow, "prefill", fail)
+    expected = rf"torch.compile failed \({reason}\): it needs a C compiler and the headers of Python \(python3-dev\)"
+    with pytest.raises(UsageError, match=f"^{expected}$"):
         build(alone=True)
 
 
@@ -145,7 +146,7 @@ def test_where_compiling_fails_the_error_names_the_compiler(build, monkeypatch, 
     ids=["a small model", "a larger one", "a large one"],
 )
 def test_a_lone_prompt_has_threads_by_the_models_size_and_a_batch_has_all(
-    build, prompts, uncompiled, monkeypatch, thread_reads, alone
+    build, prompts, monkeypatch, thread_reads, alone
 ):
     threads = []
     monkeypatch.setattr(module, "THREAD_BYTES", thread_reads)
@@ -157,24 +158,31 @@ def test_a_lone_prompt_has_threads_by_the_models_size_and_a_batch_has_all(
     assert threads == [alone, 8, alone]
 
 
-def test_one_prompt_is_ready_when_the_engine_is_and_only_where_that_is_asked_for(build, uncompiled):
+def test_one_prompt_is_ready_when_the_engine_is_and_only_where_that_is_asked_for(build):
     assert "one" in build(alone=True)._rows
     assert build(alone=False)._rows == {}
 
 
-def test_of_a_model_of_many_layers_one_layer_is_compiled_and_called_for_each(
-    build, prompts, expected, uncompiled, monkeypatch
+def test_in_float16_one_prompt_has_plain_rows_on_a_cpu(main_checkpoint, tokenizer, prompts):
+    model = load_model(str(main_checkpoint), device="cpu", dtype="float16")
+    engine = CompiledEngine(model, tokenizer, max_new_tokens=LENGTH)
+    assert engine.generate(prompts[:1])[0].headline
+    assert type(engine._rows["one"][0]) is Rows
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_prompt_has_a_row_in_our_own_code_on_a_cpu_and_nothing_is_compiled(
+    main_checkpoint, tokenizer, monkeypatch, dtype
 ):
     compiled = []
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function.__name__) or function)
-    monkeypatch.setattr(module, "ONE_PROGRAM_LAYERS", 3)
-    engine = build(alone=True)
-    assert [tokens(engine.generate([prompt]))[0] for prompt in prompts[:5]] == expected[:5]
-    assert isinstance(engine._rows["one"][0], CompiledLayers)
-    assert compiled == ["decode_layer", "_greedy"]
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiled.append(function) or function)
+    model = load_model(str(main_checkpoint), device="cpu", dtype=dtype)
+    engine = CompiledEngine(model, tokenizer, max_new_tokens=LENGTH)
+    assert type(engine._rows["one"][0]) is PackedRow
+    assert compiled == []
 
 
-def test_an_engine_for_jobs_compiles_nothing_on_a_cpu_even_for_a_single_article(build, prompts, expected):
+def test_an_engine_for_jobs_has_plain_rows_on_a_cpu_even_for_a_single_article(build, prompts, expected):
     engine = build(alone=False)
     assert tokens(engine.generate(prompts[:5])) == expected[:5]
     assert tokens(engine.generate(prompts[:1])) == expected[:1]

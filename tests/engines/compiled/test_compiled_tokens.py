@@ -4,13 +4,12 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import torch
 from rows import tokens
 from spies import spying
 
 from udaciheadline.data.prompts import extract_headline
 from udaciheadline.engines.compiled import loop as module
-from udaciheadline.engines.compiled.rows import CompiledRow, Rows
+from udaciheadline.engines.compiled.rows import PackedRow, Rows
 
 EOS = 1
 BATCH = 64  # of the `job` in conftest.py
@@ -36,17 +35,11 @@ def test_transformers_writes_the_same_when_it_works_alone(reference, prompts, on
 
 def test_a_job_of_one_prompt_at_a_time_goes_through_the_single_row(engine, prompts, expected, monkeypatch):
     made = []
-    monkeypatch.setattr(CompiledRow, "advance", spying(CompiledRow.advance, made))
+    monkeypatch.setattr(PackedRow, "advance", spying(PackedRow.advance, made))
     generations = engine.generate(prompts[:6], batch_size=1)
     assert tokens(generations) == expected[:6]
     assert {g.batch_size for g in generations} == {1}
     assert made == [1] * 6
-
-
-def test_two_programs_serve_prompts_of_every_length(one_by_one, prompts, tokenizer):
-    assert len({generation.prompt_tokens for generation in one_by_one}) >= 30
-    graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    assert graphs <= 3  # the loop's body may count as one of its own
 
 
 @pytest.mark.parametrize("kind", ["one_by_one", "job"])
@@ -121,26 +114,27 @@ def test_weights_are_counted_as_with_transformers(build, reference):
 
 @pytest.mark.parametrize("length", [1, 2, 5, 12])
 @pytest.mark.parametrize("count", [1, 8], ids=["alone", "together"])
-@pytest.mark.parametrize("rows", ["uncompiled", "graphed"])
+@pytest.mark.parametrize("rows", ["packed", "graphed"])
 def test_no_headline_has_more_than_max_new_tokens(build, prompts, expected, length, count, rows, request):
-    request.getfixturevalue(rows)
-    engine = build(max_new_tokens=length)
+    if rows == "graphed":
+        request.getfixturevalue(rows)
+    engine = build(max_new_tokens=length, alone=rows == "packed")
     found = [row for start in range(0, 8, count) for row in tokens(engine.generate(prompts[start : start + count]))]
     assert found == [row[:length] for row in expected[:8]]
 
 
 @pytest.mark.parametrize("count", [1, 8], ids=["alone", "together"])
-def test_each_of_several_ends_of_sequence_ends_a_headline(build, main_copy, prompts, expected, count, uncompiled):
+def test_each_of_several_ends_of_sequence_ends_a_headline(build, main_copy, prompts, expected, count):
     early = expected[0][3]
     (main_copy / "generation_config.json").write_text(json.dumps({"eos_token_id": [EOS, early]}))
-    engine = build(main_copy)
+    engine = build(main_copy, alone=count == 1)
     found = [row for start in range(0, 8, count) for row in tokens(engine.generate(prompts[start : start + count]))]
     assert found == [row[: row.index(early) + 1] if early in row else row for row in expected[:8]]
     assert len(found[0]) == 4
 
 
-def test_a_headline_may_end_with_its_first_token(build, main_copy, prompts, expected, uncompiled):
+def test_a_headline_may_end_with_its_first_token(build, main_copy, prompts, expected):
     (main_copy / "generation_config.json").write_text(json.dumps({"eos_token_id": [EOS, expected[0][0]]}))
-    engine = build(main_copy)
+    engine = build(main_copy, alone=True)
     assert tokens(engine.generate(prompts[:1])) == [expected[0][:1]]
     assert tokens(engine.generate([prompts[0]] * 4, batch_size=2)) == [expected[0][:1]] * 4

@@ -29,7 +29,7 @@ def engines(request, tokenizer):
     return TransformersEngine(copy.deepcopy(model), tokenizer, max_new_tokens=LENGTH), ours
 
 
-def test_one_by_one_the_tokens_are_those_of_transformers(engines, prompts, uncompiled):
+def test_one_by_one_the_tokens_are_those_of_transformers(engines, prompts):
     reference, ours = engines
     expected = tokens(reference.generate(prompts[:12]))
     assert len(set(expected)) == 12

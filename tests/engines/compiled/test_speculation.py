@@ -14,7 +14,7 @@ from udaciheadline.data.prompts import prompt_for
 from udaciheadline.engines.compiled import CompiledEngine, speculation
 from udaciheadline.engines.compiled import loop as module
 from udaciheadline.engines.compiled.drafts import MOST_DRAFTS, NOTHING, ModelDrafts, TextDrafts, look_up
-from udaciheadline.engines.compiled.rows import REJECTED, CompiledRow
+from udaciheadline.engines.compiled.rows import REJECTED, PackedRow
 from udaciheadline.engines.compiled.speculation import (
     Choice,
     DraftedRow,
@@ -29,7 +29,7 @@ SAMPLES = [prompt_for(article.short_description) for article in newswire.trainin
 
 
 @pytest.fixture
-def of(monkeypatch, uncompiled):
+def of(monkeypatch):
     """Has so many tokens drafted at a time, whatever is fastest here."""
 
     def of(k):
@@ -44,15 +44,12 @@ def on_cuda(monkeypatch, graphed):
     """Rows are those of CUDA; of their captures, and of how many tokens were drafted in each launch, a list."""
     launched = []
 
-    def row(model, slots, drafter, k, _):
-        return GraphedDrafts(model, slots, drafter, k)
-
     def launch(self, k):
         launched.append(k)
         return self._replays[k]()
 
     monkeypatch.setattr(speculation, "capture", lambda function, _: function)
-    monkeypatch.setattr(module, "drafted_row", row)
+    monkeypatch.setattr(module, "drafted_row", GraphedDrafts)
     monkeypatch.setattr(GraphedDrafts, "_launch", launch)
     return launched
 
@@ -119,25 +116,6 @@ def test_with_graphs_the_tokens_are_the_same(
     on_cuda.clear()
     assert tokens(alone(engine, prompts[:20])) == expected
     assert set(on_cuda) == ({0, 3} if kind is TextDrafts else {3})
-
-
-def test_layers_that_are_compiled_one_by_one_write_the_same(
-    of, drafted, main_checkpoint, target_checkpoint, prompts, monkeypatch
-):
-    monkeypatch.setattr(module, "ONE_PROGRAM_LAYERS", 3)
-    of(3)
-    engine, expected = drafted(load(target_checkpoint), ModelDrafts(load(main_checkpoint)), prompts[:5])
-    assert tokens(alone(engine, prompts[:5])) == expected
-
-
-def test_real_programs_write_the_same(tokenizer, prompts, monkeypatch):
-    monkeypatch.setattr(module, "best_k", lambda *_: Choice(2, 1.0, None))
-    monkeypatch.setattr(DraftedRow, "seconds", lambda *_: 1.0)
-    source, options = random(tokenizer), {"max_new_tokens": 8}
-    plain = CompiledEngine(copy.deepcopy(source), tokenizer, alone=False, **options)
-    drafter = ModelDrafts(random(tokenizer, seed=1))
-    engine = CompiledEngine(source, tokenizer, drafter=drafter, samples=SAMPLES, **options)
-    assert tokens(alone(engine, prompts[:3])) == tokens(plain.generate(prompts[:3]))
 
 
 def test_a_job_is_written_without_drafts(of, drafted, main_checkpoint, prompts):
@@ -261,7 +239,7 @@ def test_where_steps_are_faster_nothing_is_drafted_and_the_engine_is_the_plain_o
     of(0)
     engine, expected = drafted(load(main_checkpoint), TextDrafts(), prompts[:3])
     assert tokens(alone(engine, prompts[:3])) == expected
-    assert type(engine._rows["one"][0]) is CompiledRow
+    assert type(engine._rows["one"][0]) is PackedRow
     assert engine.info.pass_bytes is not None
     assert engine.info.details["draft_tokens"] == 0
 
@@ -283,6 +261,17 @@ def test_drafts_are_kept_as_far_as_they_are_the_targets_own(drafts, best, made, 
     written = accept(text, at, where, torch.tensor(drafts), torch.tensor(best), 18)
     assert written.tolist() == made
     assert (at.item(), where.item(), text[place].item()) == (last, place, last)
+
+
+def test_what_is_compiled_for_a_gpu_is_one_graph_that_says_the_same():
+    whole, search = (
+        torch.compile(function, fullgraph=True, dynamic=True, backend="eager") for function in (accept, look_up)
+    )
+    text, last, place = torch.tensor([1, 2, 3, 4, 1, 2] + [0] * 10), torch.tensor([2]), torch.tensor([5])
+    drafts = search(text, place, 3)
+    assert drafts.tolist() == look_up(text, place, 3).tolist() == [3, 4, 1]
+    assert whole(text, last, place, drafts, torch.tensor([3, 4, 9, 9]), 16).tolist() == [3, 4, 9, REJECTED]
+    assert (last.item(), place.item(), text[:9].tolist()) == (9, 8, [1, 2, 3, 4, 1, 2, 3, 4, 9])
 
 
 def test_a_text_that_goes_on_behind_its_end_stays_in_its_slots():

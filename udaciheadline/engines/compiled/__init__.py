@@ -2,10 +2,10 @@
 hardware needs for it.
 
 Others use `CompiledEngine`, `check`, which says whether it can run a model, and `calibrate`, which chooses its weights
-of 4 bits. Inside, from what a job sees to what a
-token sees: `loop` sends texts through rows; `rows` holds the texts in flight, as they are or compiled for a CPU, and
-`graphs` as CUDA graphs, whose `step` launches the `kernels` and the `products`, divided into `tiles`; `llama` is the
-model, of one of the `families`, and `attention` what its tokens read. `speculation` is a text whose tokens are drafted,
+of 4 bits. Inside, from what a job sees to what a token sees: `loop` sends texts through rows; `rows` holds the texts in
+flight, as they are or in C++ for a CPU (`native` builds `cpu/`, of `packed` weights), and `graphs` as CUDA graphs,
+whose `step` launches the `kernels` and the `products`, divided into `tiles`; `llama` is the model, of one of the
+`families`, and `attention` has the angles of its tokens' positions. `speculation` is a text whose tokens are drafted,
 by one of the `drafts`, and checked together (`extend`). Of several ranks, `stages` are rows of some layers, `ranks` and
 `peers` what ranks with a part of each layer tell each other.
 """

@@ -1,11 +1,10 @@
-"""What tokens read of those before them, and how a token's position gets into that: rotary embeddings, and attention
-over the slots of a cache, in plain PyTorch. A GPU's steps do both in one kernel (`kernels.py`)."""
+"""How a token's position gets into what it reads of those before it: rotary embeddings, in plain PyTorch. A GPU's steps
+turn and read in one kernel (`kernels.py`)."""
 
 import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from udaciheadline.records import Unsupported
@@ -39,15 +38,3 @@ def rotary_frequencies(head_dim: int, parameters: dict[str, Any]) -> Tensor:
     low, high = parameters["low_freq_factor"], parameters["high_freq_factor"]
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return frequencies * (kept + (1 - kept) / parameters["factor"])
-
-
-def attend(q: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-    """Each query reads the slots that it has `seen` (b, 1, 1 or g, s): q (b, n, g, d), keys and values (b, n, s, d).
-
-    For one text it is written out, for the reason that `project` gives.
-    """
-    if len(q) > 1 or not torch.compiler.is_compiling():
-        return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
-    scores = (q[:, :, :, None].float() * keys[:, :, None]).sum(-1) / math.sqrt(q.shape[-1])  # (b, n, g, s)
-    shares = scores.masked_fill(~seen, -math.inf).softmax(-1)
-    return (shares[..., None] * values[:, :, None]).sum(-2).to(q.dtype)

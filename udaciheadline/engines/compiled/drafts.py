@@ -5,6 +5,7 @@ at `place`). What the target keeps of them, and all counting of places, is `spec
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 from udaciheadline.engines.codec import Limit
 from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.llama import Cache, Llama
-from udaciheadline.engines.compiled.rows import OPTIONS
 
 MOST_DRAFTS = 8  # tokens of a draft at most
 SPARE = 2 * MOST_DRAFTS  # slots behind a text: for drafts beyond its end, and for what was launched before it was seen
@@ -31,7 +31,7 @@ class Drafter(Protocol):
     """Whether it has a draft for every text."""
 
     def reserve(self, slots: int, compiled: "Compiled") -> None:
-        """Makes room for a text of so many tokens, before the first one comes."""
+        """Makes room for a text of so many tokens, before the first one comes, and programs where there are any."""
 
     def read(self, tokens: Tensor, lengths: Tensor, rows: Tensor) -> None:
         """Reads a prompt (1, t), as `Llama.prefill` does."""
@@ -44,9 +44,8 @@ class Drafter(Protocol):
         made there would have right, up to MOST_DRAFTS; NOTHING where there would be none."""
 
 
-Compiled = Callable[[Llama, Cache], Callable[..., Tensor]]
-"""Makes of a model and its cache what reads more tokens (t) of the text from a place (1) on, and says which token (t)
-follows each, or those (k) to keep."""
+Compiled = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
+"""Makes a program of a function of many small operations on a GPU, and leaves it as it is on a CPU."""
 
 
 class ModelDrafts:
@@ -73,7 +72,7 @@ class ModelDrafts:
     def reserve(self, slots: int, compiled: Compiled) -> None:
         """Makes the cache."""
         self._cache = self._model.cache(1, slots)
-        self._best = compiled(self._model, self._cache)
+        self._best = partial(best_tokens, self._model, self._cache)
         self._last = self._second.new_zeros(1)
         self._at = self._second.new_zeros(1)
         self._step: Callable[[], None] = self._one_more
@@ -124,7 +123,7 @@ class TextDrafts:
 
     def reserve(self, slots: int, compiled: Compiled) -> None:
         """Compiles the search."""
-        self._look_up = torch.compile(look_up, fullgraph=True, dynamic=True)
+        self._look_up = compiled(look_up)
 
     def read(self, tokens: Tensor, lengths: Tensor, rows: Tensor) -> None:
         """The text is all that it needs."""
@@ -159,24 +158,6 @@ def look_up(text: Tensor, place: Tensor, k: int) -> Tensor:
     return torch.where(found, text[behind], NOTHING)
 
 
-def best_tokens(model: Llama, cache: Cache, layers_apart: bool) -> Callable[..., Tensor]:
-    """What `Compiled` makes, on a CPU: a layer is compiled for one token and for any number of several, and called for
-    each. For one token a model of few layers is one program; for several that was four times as slow as its layers."""
-
-    def whole(given: Tensor, place: Tensor) -> Tensor:
-        return model.ranks.greedy(model.extend(given, place, cache))
-
-    layer_of = torch.compile(model.extend_layer, fullgraph=True, options=OPTIONS)
-    one = torch.compile(whole, fullgraph=True, options=OPTIONS)
-
-    def best(given: Tensor, place: Tensor, keep: Tensor | None = None) -> Tensor:
-        if len(given) == 1 and not layers_apart:
-            return one(given, place)
-        x = model.ranks.embed(given, model.embedding)
-        for layer, (keys, values) in zip(model.layers, cache, strict=True):
-            if len(x) > 1:
-                torch._dynamo.mark_dynamic(x, 0)
-            x = layer_of(layer, x, place, keys, values)
-        return model.ranks.greedy(model.logits(x if keep is None else x[keep]))
-
-    return best
+def best_tokens(model: Llama, cache: Cache, given: Tensor, place: Tensor, keep: Tensor | None = None) -> Tensor:
+    """Reads more tokens (t) of the text from a place (1) on: which token (t) follows each, or those (k) to keep."""
+    return model.ranks.greedy(model.extend(given, place, cache, keep))

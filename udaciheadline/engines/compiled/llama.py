@@ -1,6 +1,6 @@
 """A Llama for inference only: transformers' numbers, without what keeps transformers' model from being fast.
 
-What a compiler or a CUDA graph dislikes is left out: no tensor grows, no shape depends on data, no value is fetched to
+What a CUDA graph dislikes is left out: no tensor grows, no shape depends on data, no value is fetched to
 decide what comes next. Three things make that possible:
 
 * The cache has a fixed number of rows (texts) and slots (tokens). A text lies in its row from slot 0 on, so a token's
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from udaciheadline.checkpoints.division import Share, Stage, head_dim
-from udaciheadline.engines.compiled.attention import attend, rotary_frequencies, rotate
+from udaciheadline.engines.compiled.attention import rotary_frequencies, rotate
 from udaciheadline.engines.compiled.families import check
 from udaciheadline.engines.compiled.packed import Packed
 from udaciheadline.engines.compiled.ranks import Alone, Split
@@ -162,8 +162,8 @@ class Llama(nn.Module):
         `own`, in which our own products do.
 
         Otherwise it orders them anew for every product, which costs more than a product with few tokens. They can then
-        be used for products alone: no program is compiled for them, and an embedding that is also the head stays. From
-        the order of our own a row can be looked up, too, and the embedding is put into it.
+        be used for products alone: an embedding that is also the head stays. From the order of our own a row can be
+        looked up, too, and the embedding is put into it.
         """
 
         def put(module: nn.Module, name: str, weight: Matrix) -> None:
@@ -209,18 +209,10 @@ class Llama(nn.Module):
         hidden states (b, h) in their places."""
         return self._through(given, self._attention_of_a_step(slots, cache), cache)
 
-    def decode_layer(self, layer: Layer, x: Tensor, slots: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What `decode` does in one layer: hidden states x (b, h) to (b, h), with the layer's part of the cache."""
-        return layer(x, self._attention_of_a_step(slots, [(keys, values)]), (keys, values))
-
     def extend(self, given: Tensor, place: Tensor, cache: Cache, keep: Tensor | None = None) -> Tensor:
         """Reads t more tokens (t) of the only text in the cache, from slot `place` (1) on: logits of what follows each
         of them (t, vocabulary), or those to `keep` (k)."""
         return self._through(given, self._attention_of_more(place, len(given), cache), cache, keep)
-
-    def extend_layer(self, layer: Layer, x: Tensor, place: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What `extend` does in one layer: hidden states x (t, h) to (t, h), with the layer's part of the cache."""
-        return layer(x, self._attention_of_more(place, len(x), [(keys, values)]), (keys, values))
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits (m, vocabulary) of x (m, h), which the last layer made: of several ranks, each has its part of the
@@ -244,7 +236,8 @@ class Llama(nn.Module):
             keys.scatter_(2, slot, k[:, :, None])
             values.scatter_(2, slot, v[:, :, None])
             # The queries that share a key-value head take the place of a text's tokens: (b, n, q/n, d).
-            return attend(q.view(b, self.kv_heads, -1, self.head_dim), keys, values, seen).flatten(1)
+            q = q.view(b, self.kv_heads, -1, self.head_dim)
+            return F.scaled_dot_product_attention(q, keys, values, attn_mask=seen).flatten(1)
 
         return attention
 
@@ -266,8 +259,8 @@ class Llama(nn.Module):
             values.index_copy_(2, slots, v.transpose(0, 1)[None])
             # The queries that share a key-value head, of all tokens, take the place of a text's: (1, n, t * q/n, d).
             q = q.view(t, self.kv_heads, queries, -1).transpose(0, 1).reshape(1, self.kv_heads, t * queries, -1)
-            read = attend(q, keys, values, seen).view(self.kv_heads, t, queries, -1)
-            return read.transpose(0, 1).reshape(t, -1)
+            read = F.scaled_dot_product_attention(q, keys, values, attn_mask=seen)
+            return read.view(self.kv_heads, t, queries, -1).transpose(0, 1).reshape(t, -1)
 
         return attention
 

@@ -4,7 +4,8 @@ transformers' `generate` spends most of a small batch's time between kernels: Py
 some ten kernels a layer, and looks after every token whether the text has ended. Here
 
 * a **step** (forward pass, argmax, token and position moved on) is one launch over tensors that stay where they are: a
-  compiled program on a CPU (`rows.py`), a CUDA graph of few fused kernels on a GPU (`graphs.py`, `kernels.py`);
+  CUDA graph of few fused kernels (`graphs.py`, `kernels.py`). On a CPU one call of our own C++ reads a lone prompt, and
+  one makes all of its steps (`rows.py`, `cpu/`);
 * the host looks at a step's tokens while the next step is already running (CUDA), so that the device never waits for
   it. A text that has ended is noticed one step late; that step's token is thrown away, its time is in the figures;
 * a **job** of many texts flows through a fixed number of rows, longest prompts first, so that prompts read together
@@ -36,7 +37,7 @@ from udaciheadline.engines.compiled.families import MAX_LENGTH
 from udaciheadline.engines.compiled.graphs import PROMPT_BUCKET, GraphedRow, GraphedRows
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.peers import Peers, can_reach_each_other
-from udaciheadline.engines.compiled.rows import CompiledLayers, CompiledRow, PackedRow, Rows, Text, Tokens
+from udaciheadline.engines.compiled.rows import PackedRow, Rows, Text, Tokens
 from udaciheadline.engines.compiled.speculation import DraftedRow, Written, best_k, drafted_row
 from udaciheadline.engines.compiled.stages import Line, StageRows
 from udaciheadline.engines.compiled.weights import count
@@ -44,12 +45,11 @@ from udaciheadline.engines.device import now
 from udaciheadline.engines.texts import Ending, Texts, fitting
 from udaciheadline.records import BuildInfo, Generation, UsageError
 
-SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few programs are compiled, little is padded
+SLOTS = {"one": 128, "many": 32}  # a cache's length is a multiple: few graphs are captured, little is padded
 PREFILL_TOKENS = {"cpu": 2048, "cuda": 16384}  # of prompts read together: enough to keep the device busy
 PIPELINED_SHARE = 4  # of them for a stage: as long as it reads the first group, those behind it have nothing to do
 MICRO_BATCHES = 1  # in flight for each stage of a pipeline
 FREE_SHARE = 0.125  # of the rows, at which new prompts are read, or the others close ranks: neither is free
-ONE_PROGRAM_LAYERS = 8  # at most, compiled into one C++ function for a CPU with the loop over tokens: 16 took 505 s
 THREAD_BYTES = 8 * 2**20  # weights a step must read for a second thread on a CPU to pay: it has to be woken first
 
 
@@ -58,11 +58,12 @@ class CompiledEngine:
     (`source` is of no use afterwards).
 
     `weights` names the kind that the matrices are quantised to (`weights.KINDS`; None: they stay as they are). With
-    `alone`, what a single prompt needs is compiled at once; otherwise it is compiled when the first one comes, or,
-    on a CPU, weights are packed for jobs, and nothing is compiled. `details` are the technique's own figures, passed
-    through to the report. Of several ranks, source is the model of this one's `stage` or `share`. With a `drafter`, a
-    single prompt's tokens are drafted (`speculation.py`), as many at a time as is best for the prompts in `samples`.
-    Raises Unsupported for a model of another family, and UsageError where compiling fails.
+    `alone`, a single prompt is what it is for: rows for it are made at once, and on a CPU weights are packed for our
+    own C++. Otherwise they are made when the first prompt comes, and on a CPU weights are packed for jobs. `details`
+    are the technique's own figures, passed through to the report. Of several ranks, source is the model of this one's
+    `stage` or `share`. With a `drafter`, a single prompt's tokens are drafted (`speculation.py`), as many at a time as
+    is best for the prompts in `samples`. Raises Unsupported for a model of another family, and UsageError where
+    compiling fails.
     """
 
     def __init__(
@@ -98,8 +99,7 @@ class CompiledEngine:
         self._ranks = distributed.get_world_size() if stage else self._model.ranks.count
         self._device = self._model.device.type
         self._lag = 1 if self._device == "cuda" else 0  # steps that are launched before an earlier one is looked at
-        # On a CPU, what goes between ranks cannot be part of a program.
-        self._compiles = alone and self._ranks == 1
+        self._alone = alone and self._ranks == 1  # what goes between ranks cannot be part of our C++
         self._peers: Peers | None = None
         if self._device == "cuda":
             from udaciheadline.engines.compiled import (  # they need Triton, which a CPU build of torch lacks
@@ -115,10 +115,9 @@ class CompiledEngine:
         self._rows: dict[str, list[Rows]] = {}
         self._threads = torch.get_num_threads()
         pass_bytes = sum(weight.nbytes for weight in self._model.read_once_a_pass())
-        alone_in_ours = self._compiles and drafter is None and self._model.dtype in (torch.float32, torch.bfloat16)
-        ours = weights in packed.QUANTISED or alone_in_ours
-        if self._device == "cpu" and (ours or not self._compiles):
-            self._model.pack(ours)
+        if self._device == "cpu":
+            whole = weights is None and self._model.dtype in packed.KINDS
+            self._model.pack(weights in packed.QUANTISED or (self._alone and whole))
             native.trim()
         layer_parameters = count(self._model.layers)  # type: ignore[arg-type]
         elsewhere = self._model.stage.of - len(self._model.layers)
@@ -135,12 +134,12 @@ class CompiledEngine:
             if drafter is not None:
                 self.info = replace(self.info, **self._with_drafts(drafter, samples))
             if alone:
-                self.generate(["A first headline compiles the programs: building takes that time, no article does."])
+                self.generate(["A first headline makes rows and graphs: building takes that time, no article does."])
         except torch._dynamo.exc.BackendCompilerFailed as error:
             inner = error.inner_exception
             reason = (str(inner).strip() or type(inner).__name__).splitlines()[0]
             raise UsageError(
-                f"torch.compile failed ({reason}): on a CPU it needs g++ and the headers of Python (python3-dev)"
+                f"torch.compile failed ({reason}): it needs a C compiler and the headers of Python (python3-dev)"
             ) from error
 
     @torch.no_grad()
@@ -223,7 +222,7 @@ class CompiledEngine:
         return start, now(self._device) - start
 
     def _drop(self, kind: str) -> None:
-        """Frees rows, before others are made. They and their programs refer to each other."""
+        """Frees rows, before others are made. They and their graphs refer to each other."""
         if self._rows.pop(kind, None) is not None:
             gc.collect()
 
@@ -249,18 +248,13 @@ class CompiledEngine:
         if self._line is not None:
             return StageRows(self._model, count, slots, self._line, number)
         if count == 1 and self._drafter and self._drafts:
-            layers_apart = len(self._model.layers) > ONE_PROGRAM_LAYERS
-            return drafted_row(self._model, slots, self._drafter, self._drafts, layers_apart)
+            return drafted_row(self._model, slots, self._drafter, self._drafts)
         if self._device == "cuda":
             if count == 1 and (self._ranks == 1 or self._peers):
                 return GraphedRow(self._model, slots, self._peers)
             return GraphedRows(self._model, count, slots)
-        if count == 1 and self._compiles and isinstance(self._model.head, packed.Packed):
+        if count == 1 and self._alone and isinstance(self._model.head, packed.Packed):
             return PackedRow(self._model, slots, self._ending, self._max_new_tokens)
-        if count == 1 and self._compiles:
-            if len(self._model.layers) > ONE_PROGRAM_LAYERS:
-                return CompiledLayers(self._model, slots)
-            return CompiledRow(self._model, slots, self._ending, self._max_new_tokens)
         return Rows(self._model, count, slots)
 
     def _flow(self, rows: Rows, waiting: deque[Text]) -> Iterator[bool]:

@@ -1,4 +1,4 @@
-"""What a CPU runs of ours in C++ (`cpu/`): built once by the compiler that torch.compile calls, too, and kept.
+"""What a CPU runs of ours in C++ (`cpu/`): built once by g++, or the compiler in CXX, and kept.
 
 Nothing of torch is included, so a build takes seconds. Functions take addresses, of structs and of tensors that their
 caller holds.
@@ -103,9 +103,7 @@ def library() -> ctypes.CDLL:
         return loaded
     except (OSError, subprocess.CalledProcessError) as error:
         reason = next(iter(str(getattr(error, "stderr", "")).splitlines()), str(error))
-        raise UsageError(
-            f"the compiled engine's own products cannot be built ({reason}): on a CPU they need g++"
-        ) from error
+        raise UsageError(f"the compiled engine cannot be built ({reason}): on a CPU it needs g++") from error
 
 
 def trim() -> None:

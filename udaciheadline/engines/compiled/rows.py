@@ -1,4 +1,4 @@
-"""The texts in flight, and how a prompt is read and a token written: as it is, and compiled for a CPU.
+"""The texts in flight, and how a prompt is read and a token written: in plain PyTorch, and in C++ of our own on a CPU.
 
 What a GPU does instead stands in `graphs.py`.
 
@@ -8,11 +8,9 @@ rows; both return at once, with tokens that are on their way to the host.
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
 
 from udaciheadline.engines.compiled import native
 from udaciheadline.engines.compiled.llama import Llama
@@ -80,7 +78,8 @@ class Tokens:
 
 
 class Rows:
-    """Rows as they are, without a compiler: for batches on a CPU, whose matrix products are most of the work.
+    """Rows in plain PyTorch: for batches on a CPU, whose matrix products are most of the work, and in float16 there, of
+    which we have no products.
 
     `count` texts of at most `slots` tokens. A row's `last` token is not in the cache yet: it goes to slot `place`.
     """
@@ -91,11 +90,10 @@ class Rows:
         self._cache = model.cache(count, slots)
         self._last = torch.zeros(count, dtype=torch.long, device=model.device)
         self._place = torch.zeros(count, dtype=torch.long, device=model.device)
-        self._reader: Callable[..., Tensor] = self._read
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads prompts into these rows; the first token of each."""
-        return Tokens(self._reader(*self._on_device(prompts, rows))[:, None])
+        return Tokens(self._read(*self._on_device(prompts, rows))[:, None])
 
     def advance(self, count: int) -> Tokens:
         """The next token of each of the first `count` rows."""
@@ -131,92 +129,13 @@ class Rows:
         place.add_(1).clamp_(max=self.slots - 1)
 
 
-# The calls between the kernels are in C++ too; and what took five operations (a norm) is kept, not computed anew for
-# each row of weights that reads it, which takes a seventh off a step.
-OPTIONS: dict[str, Any] = {"cpp_wrapper": True, "realize_opcount_threshold": 5}
-
-
-class CompiledLayers(Rows):
-    """One text on a CPU, of a model with many layers: a layer is compiled once, and called for each, a token at a time.
-
-    So it costs the same to compile whatever the number of layers, and reading the weights of a layer takes many times
-    as long as to call a compiled function. The prompt is read without a compiler: it is products of matrices.
-    """
-
-    def __init__(self, model: Llama, slots: int) -> None:
-        super().__init__(model, 1, slots)
-        self._layer = torch.compile(model.decode_layer, fullgraph=True, options=OPTIONS)
-        self._best = torch.compile(self._greedy, fullgraph=True, options=OPTIONS)
-
-    def _greedy(self, x: Tensor) -> Tensor:
-        return self._model.ranks.greedy(self._model.logits(x))
-
-    def _step(self, last: Tensor, place: Tensor) -> None:
-        x = self._model.ranks.embed(last, self._model.embedding)
-        for layer, (keys, values) in zip(self._model.layers, self._cache, strict=True):
-            x = self._layer(layer, x, place, keys, values)
-        last.copy_(self._best(x))
-        place.add_(1).clamp_(max=self.slots - 1)
-
-
-class CompiledRow(Rows):
-    """One text on a CPU, of a model with few layers: all its tokens in one call of one compiled program.
-
-    At batch 1 a step of the embedded model is some hundred small operations, whose dispatch costs several times what
-    they compute. Inductor makes one C++ function of them; the loop over the tokens goes into the same program, since
-    even calling a compiled function costs nearly half as much as a step of a small model.
-    """
-
-    def __init__(self, model: Llama, slots: int, ending: Ending, new_tokens: int) -> None:
-        super().__init__(model, 1, slots)
-        self._steps = new_tokens - 1
-        self._ends, self._breaks, self._blanks = ending.tables(model.vocabulary)
-        self._reader = torch.compile(self._read, fullgraph=True, dynamic=True, options=OPTIONS)
-        self._writer = torch.compile(self._write, fullgraph=True, options=OPTIONS)
-
-    def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
-        """Reads the prompt, of any length; its first token."""
-        tokens = torch.tensor(prompts)
-        torch._dynamo.mark_dynamic(tokens, 1)
-        return Tokens(self._reader(tokens, torch.tensor([tokens.shape[1]]), torch.tensor(rows))[:, None])
-
-    def advance(self, count: int) -> Tokens:
-        """All tokens up to the end of the headline; behind it, nothing that counts."""
-        flat = [tensor for pair in self._cache for tensor in pair]
-        return Tokens(self._writer(self._last, self._place, *flat)[None])
-
-    def _write(self, last: Tensor, place: Tensor, *cache: Tensor) -> Tensor:
-        """Tokens (steps) after the last one of a text that was read up to `place`."""
-
-        def unfinished(step: Tensor, last: Tensor, has_text: Tensor, *_: Tensor) -> Tensor:
-            return (step < self._steps) & ~(self._ends[last] | (self._breaks[last] & has_text)).any()
-
-        def body(
-            step: Tensor, last: Tensor, has_text: Tensor, place: Tensor, made: Tensor, *cache: Tensor
-        ) -> tuple[Tensor, ...]:
-            # A loop's body may not change what it is given, so it works on a copy: some kilobytes, in the CPU's cache.
-            copied = [tensor.clone() for tensor in cache]
-            pairs = list(zip(copied[::2], copied[1::2], strict=True))
-            last = self._model.ranks.greedy(self._model.decode(last, place, pairs))
-            return (
-                step + 1,
-                last,
-                has_text | ~self._blanks[last],
-                place + 1,
-                made.index_copy(0, step[None], last),
-                *copied,
-            )
-
-        made = last.new_zeros(max(self._steps, 1))
-        start = (torch.zeros((), dtype=torch.long), last.clone(), ~self._blanks[last], place.clone(), made, *cache)
-        return while_loop(unfinished, body, start)[4]
-
-
 class PackedRow(Rows):
     """One text on a CPU, of a model whose matrices are all packed: all its tokens in one call of our own C++.
 
-    A product unpacks codes in registers, which no library does that a compiled program could call for each of a hundred
-    small products. Around them a step does few things, so those are C++, too; there is nothing to compile for a model.
+    At batch 1 a step of the embedded model is some hundred small operations, whose dispatch costs several times what
+    they compute. A product unpacks codes in registers, which no library does that a compiled program could call for
+    each of a hundred small ones. Around them a step does few things, so those are C++, too, and so is the loop over the
+    tokens; there is nothing to compile for a model.
     Vectors, norms and the cache are float32, whatever the model was. The prompt is read as a job's prompts are.
     """
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from udaciheadline.engines.compiled.drafts import NOTHING, SPARE, Drafter, best_tokens
 from udaciheadline.engines.compiled.graphs import PromptGraphs, capture, put
-from udaciheadline.engines.compiled.llama import Cache, Llama
+from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.rows import REJECTED, Rows, Tokens
 from udaciheadline.engines.device import now
 
@@ -49,18 +49,17 @@ class Written(Tokens):
 
 
 class DraftedRow(Rows):
-    """One text, `k` tokens drafted at a time. On a CPU the passes are compiled, and a round is theirs in turn."""
+    """One text, `k` tokens drafted at a time. On a CPU a round is one operation after the other."""
 
-    def __init__(self, model: Llama, slots: int, drafter: Drafter, k: int, layers_apart: bool = False) -> None:
+    def __init__(self, model: Llama, slots: int, drafter: Drafter, k: int) -> None:
         super().__init__(model, 1, slots + SPARE)
         self.slots = slots
         self._drafter, self._k = drafter, k
         self._text = self._last.new_zeros(slots + SPARE)
         self._promising = drafter.always
-        compiled = partial(self._compiled, layers_apart=layers_apart)
-        drafter.reserve(slots + SPARE, compiled)
-        self._best = compiled(model, self._cache)
-        self._accept = torch.compile(accept, fullgraph=True, dynamic=True)
+        drafter.reserve(slots + SPARE, self._compiled)
+        self._best = partial(best_tokens, model, self._cache)
+        self._accept = self._compiled(accept)
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads the prompt; its first token."""
@@ -93,8 +92,8 @@ class DraftedRow(Rows):
     def _hear(self, promising: bool) -> None:
         self._promising = promising
 
-    def _compiled(self, model: Llama, cache: Cache, layers_apart: bool) -> Callable[..., Tensor]:
-        return best_tokens(model, cache, layers_apart)
+    def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return function
 
     def _read(self, tokens: Tensor, lengths: Tensor, rows: Tensor) -> Tensor:
         first = super()._read(tokens, lengths, rows)
@@ -178,18 +177,14 @@ class GraphedDrafts(DraftedRow):
     def _step(self, last: Tensor, place: Tensor) -> None:
         self._one()
 
-    def _compiled(self, model: Llama, cache: Cache, layers_apart: bool) -> Callable[..., Tensor]:
-        def best(given: Tensor, place: Tensor, keep: Tensor | None = None) -> Tensor:
-            return model.ranks.greedy(model.extend(given, place, cache, keep))
-
-        return best
+    def _compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return torch.compile(function, fullgraph=True, dynamic=True)
 
 
-def drafted_row(model: Llama, slots: int, drafter: Drafter, k: int, layers_apart: bool) -> DraftedRow:
-    """The row for this model's device; `layers_apart` where its layers are compiled one by one on a CPU."""
-    if model.device.type == "cuda":
-        return GraphedDrafts(model, slots, drafter, k)
-    return DraftedRow(model, slots, drafter, k, layers_apart)
+def drafted_row(model: Llama, slots: int, drafter: Drafter, k: int) -> DraftedRow:
+    """The row for this model's device."""
+    kind = GraphedDrafts if model.device.type == "cuda" else DraftedRow
+    return kind(model, slots, drafter, k)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ LARGEST = {"int8": 127.0, "fp8": 448.0, "int4": 7.0}
 GROUPS = (128, 64)  # weights of a row that share a scale in 4 bits: the first that divides the row
 UNPACKED = {"CODES": 1, "GROUP": 1, "FLOAT": False}  # the `packing` of a weight that is not quantised
 TOGETHER = 16  # words side by side, whose kth codes are of neighbours in 8 bits
-FEW_TOKENS = 9  # at most, of which a compiled program on a CPU multiplies each with a row of weights in turn
 
 
 class Quantized(nn.Module):
@@ -150,23 +149,11 @@ def group(columns: int) -> int:
 
 
 def project(x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
-    """x (m, i) times weight (o, i), transposed, plus bias (o): (m, o).
-
-    For a single token there is no matrix to multiply, only a weight to read. Written out as products and sums, a
-    compiler fuses it with the norm before and the activation after it, which a call into a library of matrix products
-    does not allow; and for a few tokens a CPU's library would put the weights into another order first, which costs
-    more than the product. Sums are kept in float32, as the library does.
-    """
+    """x (m, i) times weight (o, i), transposed, plus bias (o): (m, o)."""
     if isinstance(weight, Quantized):
         return weight.product(x, bias)
     if weight.is_mkldnn:
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    if len(x) == 1 and torch.compiler.is_compiling():
-        y = (x.float() * weight.float()).sum(-1, dtype=torch.float32)
-        return (y if bias is None else y + bias).to(x.dtype)[None]
-    if x.device.type == "cpu" and torch.compiler.is_compiling() and len(x) <= FEW_TOKENS:
-        y = (weight.float()[:, None] * x.float()).sum(-1, dtype=torch.float32).t()  # a row of weights is read once
-        return (y if bias is None else y + bias).to(x.dtype)
     return F.linear(x, weight, bias)
 
 
