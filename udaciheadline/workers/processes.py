@@ -31,8 +31,8 @@ from udaciheadline.workers.serving import LOOPBACK, Place, end_with_parent, serv
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
-# What torch.compile makes for a GPU takes half a minute: it is kept where it outlives a restart of the machine, as torch's own
-# default, a temporary folder, does not. Where there is no such place, that default stands.
+# What torch.compile makes takes half a minute, on a GPU: it is kept where it outlives a restart of the machine, as
+# torch's own default, a temporary folder, does not. Where there is no such place, that default stands.
 if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
     with contextlib.suppress(OSError, RuntimeError):
         _cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "udaciheadline" / "inductor"

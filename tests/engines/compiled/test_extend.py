@@ -65,14 +65,3 @@ def test_of_tokens_read_together_only_those_are_judged_that_are_asked_for():
     cache, tokens, place = read(llama, 10), torch.randint(0, VOCABULARY, (3,)), torch.tensor([10])
     every = llama.extend(tokens, place, cache)
     torch.testing.assert_close(llama.extend(tokens, place, cache, torch.tensor([2, 0])), every[[2, 0]])
-
-
-@torch.no_grad()
-def test_a_layer_reads_several_tokens_as_the_whole_model_does():
-    llama = Llama(of_family("llama"), SLOTS)
-    cache, tokens, place = read(llama, 10), torch.randint(0, VOCABULARY, (3,)), torch.tensor([10])
-    expected = llama.extend(tokens, place, copied(cache))
-    x = llama.ranks.embed(tokens, llama.embedding)
-    for layer, memory in zip(llama.layers, cache, strict=True):
-        x = llama.extend_layer(layer, x, place, *memory)
-    torch.testing.assert_close(llama.logits(x), expected)

@@ -74,12 +74,26 @@ def test_no_more_bytes_are_held_than_before():
     assert sum(p.nbytes for p in Packed(weight).parameters()) == sum(p.nbytes for p in weight.parameters())
 
 
-def test_a_compiler_that_fails_is_said_in_one_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (None, r"\[Errno 2\] No such file or directory: '[^']+'"),
+        ("echo Using built-in specs. >&2; echo 'g++: fatal error: no cc1plus' >&2", r"g\+\+: fatal error: no cc1plus"),
+        ("", r"Command '[^\n]+' returned non-zero exit status 1\."),
+    ],
+    ids=["missing", "broken", "silent"],
+)
+def test_a_compiler_that_fails_is_said_in_one_sentence(build, monkeypatch, tmp_path, script, reason):
+    compiler = tmp_path / "g++"
+    if script is not None:
+        compiler.write_text(f"#!/bin/sh\n{script}\nexit 1\n")
+        compiler.chmod(0o755)
     native.library.cache_clear()
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(UsageError, match=r"^the compiled engine cannot be built \([^\n]+\): .* g\+\+$"):
-        native.library()
-    native.library.cache_clear()
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(
+        UsageError, match=rf"^the compiled engine cannot be built \({reason}\): on a CPU it needs g\+\+$"
+    ):
+        build(alone=True)
 
 
 # -- a text ----------------------------------------------------------------------------------------------------------

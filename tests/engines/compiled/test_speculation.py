@@ -264,9 +264,7 @@ def test_drafts_are_kept_as_far_as_they_are_the_targets_own(drafts, best, made, 
 
 
 def test_what_is_compiled_for_a_gpu_is_one_graph_that_says_the_same():
-    whole, search = (
-        torch.compile(function, fullgraph=True, dynamic=True, backend="eager") for function in (accept, look_up)
-    )
+    whole, search = (torch.compile(f, fullgraph=True, dynamic=True, backend="eager") for f in (accept, look_up))
     text, last, place = torch.tensor([1, 2, 3, 4, 1, 2] + [0] * 10), torch.tensor([2]), torch.tensor([5])
     drafts = search(text, place, 3)
     assert drafts.tolist() == look_up(text, place, 3).tolist() == [3, 4, 1]

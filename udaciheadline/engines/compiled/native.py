@@ -102,7 +102,8 @@ def library() -> ctypes.CDLL:
         loaded.write_tokens.restype = number
         return loaded
     except (OSError, subprocess.CalledProcessError) as error:
-        reason = next(iter(str(getattr(error, "stderr", "")).splitlines()), str(error))
+        lines = (getattr(error, "stderr", None) or str(error)).splitlines()
+        reason = next((line for line in lines if "error" in line), lines[0])  # behind what the compiler says of itself
         raise UsageError(f"the compiled engine cannot be built ({reason}): on a CPU it needs g++") from error
 
 
