@@ -12,8 +12,9 @@ less of bitsandbytes' nf4 (.4). The embedded models lose .01 and less. Each proc
 
 **On a GPU** (`engines/compiled/words.py`, `mixed.py`) a step of the shape of Llama-3.1-8B on an H100 is 1.62 (int8),
 1.60 (fp8) and 2.14 (int4) times as fast as in bfloat16, of Llama-3.2-1B 1.44, 1.41 and 1.74: what does not shrink is
-the beginning of each product, and in 4 bits the arithmetic. With 64 rows or more a product in 8 or 4 bits is slower than the
-library's in bfloat16, so that int8 and int4 lose in jobs; fp8, multiplied as it is, is up to 1.66 times as fast there.
+the beginning of each product, and in 4 bits the arithmetic. With 64 rows or more a product in 8 or 4 bits is slower
+than the library's in bfloat16, so that int8 and int4 lose in jobs; fp8, multiplied as it is, is up to 1.66 times as
+fast there.
 
 **On a CPU** (`engines/compiled/packed.py`, `cpu/`) prompt, step and loop are C++ of our own, since a library's
 call costs as much as such a product. SmolLM2 on one thread writes 4.6 (16 bits), 5.7 (8) and 6.9 (4) times as fast as
