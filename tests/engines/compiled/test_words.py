@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
+from random_models import random_model, small
 from torch._dynamo.testing import CompileCounter
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from udaciheadline.engines.compiled import mixed
 from udaciheadline.engines.compiled.llama import Llama
@@ -30,16 +30,8 @@ def in_words(llama: Llama, kind: str) -> None:
 
 
 def model(kind: str, **changes: object) -> Llama:
-    torch.manual_seed(0)
-    config = {
-        "hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 1, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 101, "tie_word_embeddings": False,
-    } | changes  # fmt: skip
-    source = LlamaForCausalLM(LlamaConfig(**config)).eval()
-    with torch.no_grad():
-        for name, weight in source.named_parameters():
-            weight.copy_(torch.rand_like(weight) + 0.5 if "norm" in name else torch.randn_like(weight) / 4)
-    llama = Llama(source, SLOTS, kind=kind)
+    sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 1, "initializer_range": 0.25}
+    llama = Llama(random_model(small(**sizes | {"vocab_size": 101} | changes)), SLOTS, kind=kind)
     in_words(llama, kind)
     return llama
 

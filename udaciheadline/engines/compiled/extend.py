@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from udaciheadline.engines.compiled.kernels import read_on
+
 FEWEST = 16  # rows, and tokens, of a product that the matrix units take
 SLOTS = 64  # of the cache at a time
 WARPS = 4
@@ -71,14 +73,7 @@ def extend_kernel(
         seen = start + s < place
         keys = tl.load(keys_ptr + tile + start * D, mask=seen[:, None], other=0.0)
         values = tl.load(values_ptr + tile + start * D, mask=seen[:, None], other=0.0)
-        further = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
-        further = tl.where(seen[None, :], further, float("-inf"))
-        higher = tl.maximum(top, tl.max(further, 1))
-        portions = tl.exp(further - higher[:, None])
-        kept = tl.exp(top - higher)
-        total = total * kept + tl.sum(portions, 1)
-        read = read * kept[:, None] + tl.dot(portions.to(kind), values, input_precision="ieee")
-        top = higher
+        top, total, read = read_on(query, keys, values, seen, scale, top, total, read)
         start += BLOCK
     out = out_ptr + token[:, None] * (Q * D) + (n * GROUP + row % GROUP)[:, None] * D + d[None, :]
     tl.store(out, (read / total[:, None]).to(out_ptr.dtype.element_ty), mask=asked)

@@ -99,6 +99,20 @@ def norm_scale(x, eps, D: tl.constexpr, AXIS: tl.constexpr):
 
 
 @triton.jit
+def read_on(query, keys, values, seen, scale, top, total, read):
+    """One block more of the cache, of which slots are `seen`, in a softmax that is computed block by block: the highest
+    score so far, the sum of the shares, and what was read, of each query."""
+    scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
+    scores = tl.where(seen[None, :], scores, float("-inf"))
+    higher = tl.maximum(top, tl.max(scores, 1))
+    shares = tl.exp(scores - higher[:, None])
+    kept = tl.exp(top - higher)
+    total = total * kept + tl.sum(shares, 1)
+    read = read * kept[:, None] + tl.dot(shares.to(values.dtype), values, input_precision="ieee")
+    return higher, total, read
+
+
+@triton.jit
 def attend_kernel(
     qkv_ptr, q_norm_ptr, k_norm_ptr, cos_ptr, sin_ptr, place_ptr, keys_ptr, values_ptr, out_ptr, slots, eps,
     Q: tl.constexpr, N: tl.constexpr, D: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
@@ -159,14 +173,7 @@ def attend_kernel(
             seen = start + s < place
             keys = tl.load(keys_ptr + tile + start * D, mask=seen[:, None], other=0.0)
             values = tl.load(values_ptr + tile + start * D, mask=seen[:, None], other=0.0)
-        scores = tl.dot(query, tl.trans(keys), input_precision="ieee") * scale
-        scores = tl.where(seen[None, :], scores, float("-inf"))
-        higher = tl.maximum(top, tl.max(scores, 1))
-        shares = tl.exp(scores - higher[:, None])
-        kept = tl.exp(top - higher)
-        total = total * kept + tl.sum(shares, 1)
-        read = read * kept[:, None] + tl.dot(shares.to(kind), values, input_precision="ieee")
-        top = higher
+        top, total, read = read_on(query, keys, values, seen, scale, top, total, read)
         start += BLOCK
     out = out_ptr + row * (Q * D) + (n * (Q // N) + g[:, None]) * D + d[None, :]
     tl.store(out, (read / total[:, None]).to(out_ptr.dtype.element_ty), mask=real)

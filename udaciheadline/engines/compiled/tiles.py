@@ -1,12 +1,15 @@
 """How a product of a matrix with one vector is divided among a GPU's programs: chosen by its shape alone.
 
-Two kinds of product want two kinds of tile:
+Each kind of product wants its kind of tile:
 
 * **Long**: a multiprocessor's share of the matrix is more than its registers hold. Bandwidth decides: programs follow
   one another, each with tiles so large that enough bytes are on their way, and with the first tile before the wait.
 * **Short**: all of the matrix is on its way at once, before the wait, and what remains behind it is a chain of
   latencies: load the vector, multiply, sum over threads. So programs have few rows and there are some for nearly all
   multiprocessors, and a row is few tiles, each of which a thread asks for with one load.
+
+* **In few bits** (`stream`): a program reads x once, and one block of rows after the other, the next one on its way
+  while this one is multiplied; there are as many programs as run at a time.
 
 The numbers are what one turns when another GPU is measured. Sizes need not be powers of two: the last tile of a row,
 and the last program, hang over the end, behind which nothing is loaded.
@@ -28,6 +31,7 @@ STREAM_WEIGHTS = 16 * 1024  # of a block of rows
 STREAM_ROWS = 8  # of it at most
 STREAM_GATED_ROWS = 4  # of gate and of up each
 STREAM_WARPS = {4: 20, 8: 12}  # a multiprocessor, for so many codes a word
+WORD_BYTES = 4
 WARP_BYTES = 512  # of a row that a warp reads with one load
 HEAD_ROWS = 32  # of the head a program compares, one tile's rows after the other
 
@@ -46,9 +50,7 @@ def tile(rows: int, columns: int, size: int, gated: bool, processors: int) -> Ti
     many multiprocessors."""
     matrices = 2 if gated else 1
     short = matrices * rows * columns * size <= SHORT_BYTES * processors
-    most = GATED_ROWS if gated else SHORT_ROWS if short else ROWS
-    while most > 1 and -(-rows // most) < FILLED * processors:
-        most //= 2
+    most = spread(rows, GATED_ROWS if gated else SHORT_ROWS if short else ROWS, processors)
     if not short:
         wide = fitting(columns, COLUMNS if columns <= LONGEST else COLUMNS // 2)
         return Tile(most, wide, min(COLUMNS // wide, -(-columns // wide)), WARPS)
@@ -59,7 +61,7 @@ def tile(rows: int, columns: int, size: int, gated: bool, processors: int) -> Ti
 
 
 class Stream(NamedTuple):
-    """Rows of a block, of which the programs take one after the other; words of a row, as a power of two; warps."""
+    """Rows of a block, of which `programs` take one after the other; words of a row, as a power of two; warps."""
 
     rows: int
     words: int
@@ -73,14 +75,19 @@ def stream(rows: int, length: int, columns: int, gated: bool, processors: int) -
     words = 16
     while words < length:
         words *= 2
-    long = columns > LONGEST  # x then fills the registers of four warps
-    most = max(1, STREAM_WEIGHTS * (2 if long else 1) // columns)
-    most = min(2 ** (most.bit_length() - 1), STREAM_GATED_ROWS if gated else STREAM_ROWS)
-    while most > 1 and -(-rows // most) < FILLED * processors:
-        most //= 2
-    warps = max(1, min(8 if long else 4, words * 4 // WARP_BYTES))
+    share = 2 if columns > LONGEST else 1  # of longer rows: x would fill the registers of so few warps
+    most = max(1, STREAM_WEIGHTS * share // columns)
+    most = spread(rows, min(2 ** (most.bit_length() - 1), STREAM_GATED_ROWS if gated else STREAM_ROWS), processors)
+    warps = max(1, min(WARPS * share, words * WORD_BYTES // WARP_BYTES))
     programs = max(2, STREAM_WARPS[columns // length] // warps)
     return Stream(most, words, warps, min(-(-rows // most), processors * programs))
+
+
+def spread(rows: int, most: int, processors: int) -> int:
+    """The rows of a program: at most so many, halved as long as too few multiprocessors would get a program."""
+    while most > 1 and -(-rows // most) < FILLED * processors:
+        most //= 2
+    return most
 
 
 def fitting(length: int, most: int) -> int:

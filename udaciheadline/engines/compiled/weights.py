@@ -53,7 +53,7 @@ class Quantized(nn.Module):
 
     @property
     def packing(self) -> dict[str, Any]:
-        """The same for kernels."""
+        """Codes in a word, words together, and whether they are floating, by the names that kernels have for them."""
         return {"CODES": self.in_a_word, "GROUP": self.together, "FLOAT": self.floating}
 
     def __len__(self) -> int:
