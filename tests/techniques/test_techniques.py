@@ -233,7 +233,7 @@ def test_the_engine_is_the_one_that_the_spec_names_with_the_techniques_own_figur
     assert found == kind
     assert model.config.num_hidden_layers == (8 if name == "target" else 4)
     assert options["max_new_tokens"] == 8
-    assert (options["details"] or {}).keys() == ({"sparsity", "model_sparsity"} if name == "pruned" else set())
+    assert (options.get("details") or {}).keys() == ({"sparsity", "model_sparsity"} if name == "pruned" else set())
 
 
 @pytest.mark.parametrize(("name", "alone"), [("compiled", True), ("compiled-batch", False)])

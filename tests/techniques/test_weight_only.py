@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from udaciheadline.data.articles import CALIBRATION_ARTICLES
 from udaciheadline.data.newswire import evaluation_articles, training_articles
 from udaciheadline.data.prompts import completion_for, prompt_for
 from udaciheadline.engines import compiled
 from udaciheadline.records import Article
-from udaciheadline.techniques import weight_only
 from udaciheadline.techniques.weight_only import build, calibrated
 
 ARTICLES = (
@@ -40,7 +40,7 @@ def test_it_is_calibrated_on_the_articles_that_it_is_given_with_their_headlines(
 def test_without_articles_it_is_calibrated_on_the_newswires_which_are_never_measured(calibrated_on, tokenizer):
     calibrated(None, tokenizer, ())
     read = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in calibrated_on]
-    assert read == [text(article) for article in training_articles(weight_only.ARTICLES)]
+    assert read == [text(article) for article in training_articles(CALIBRATION_ARTICLES)]
     assert not {text(article) for article in evaluation_articles()} & set(read)
 
 

@@ -22,6 +22,7 @@ from udaciheadline.engines.codec import Limit
 from udaciheadline.records import Record
 from udaciheadline.session.store import Store
 from udaciheadline.techniques import _technique
+from udaciheadline.workers import worker
 from udaciheadline.workers.worker import WorkerError
 from udaciheadline.writing import command
 from udaciheadline.writing.job import Pace
@@ -63,7 +64,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type[Fake]:
     kind = type("Kind", (Fake,), {"started": []})
     monkeypatch.setattr(command, "Worker", kind)
     monkeypatch.setattr(command, "_tokenizer", lambda _: Characters())
-    monkeypatch.setattr(command.worker, "choose_device", lambda *_: ("cpu", "float32"))
+    monkeypatch.setattr(worker, "choose_device", lambda *_: ("cpu", "float32"))
     monkeypatch.chdir(tmp_path)
     return kind
 

@@ -10,7 +10,9 @@ from udaciheadline.data import sources
 from udaciheadline.data.sources import EMBEDDED
 from udaciheadline.records import Article, UsageError
 
-__all__ = ["EMBEDDED", "ArticleSet", "load_articles"]
+__all__ = ["CALIBRATION_ARTICLES", "EMBEDDED", "ArticleSet", "load_articles"]
+
+CALIBRATION_ARTICLES = 128  # that are not measured, for techniques that are fitted to articles
 
 _OTHERS = ("category", "authors", "date", "link")  # fields of an article that a row may lack
 

@@ -15,12 +15,13 @@ __all__ = ["ENGINES", "Engine", "build_engine", "codec", "compiled", "device", "
 ENGINES = ("transformers", "compiled")
 
 
-def build_engine(spec: EngineSpec, model: Any, tokenizer: Any, details: dict[str, float] | None = None) -> Engine:
-    """The engine that `spec` names, on a transformers model that a technique has made ready."""
+def build_engine(spec: EngineSpec, model: Any, tokenizer: Any, **options: Any) -> Engine:
+    """The engine that `spec` names, on a transformers model that a technique has made ready; `options` are those of
+    that engine beside what a spec has."""
+    kind: Any
     if spec.engine == "compiled":
-        from udaciheadline.engines.compiled import CompiledEngine
-
-        return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, details=details)
-    from udaciheadline.engines.transformers import TransformersEngine
-
-    return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, details=details)
+        from udaciheadline.engines.compiled import CompiledEngine as kind
+    else:
+        from udaciheadline.engines.transformers import TransformersEngine as kind
+    engine: Engine = kind(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, **options)
+    return engine

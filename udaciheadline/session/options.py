@@ -2,14 +2,21 @@
 names, defaults and meaning."""
 
 import argparse
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from udaciheadline.checkpoints import growth, models
 from udaciheadline.data import prompts
 from udaciheadline.engines import ENGINES
-from udaciheadline.records import UsageError
+from udaciheadline.records import Article, EngineSpec, UsageError
 from udaciheadline.techniques import PRUNED
+from udaciheadline.workers import worker
+
+if TYPE_CHECKING:
+    from udaciheadline.workers.hosts import Host
+    from udaciheadline.workers.processes import Here
+
+    Hosts = Sequence[Here | Host]
 
 COUNTS = ("articles", "max_new_tokens", "batch_size", "ranks", "launches", "quality_articles")
 
@@ -74,3 +81,27 @@ def named_models(option: Any) -> tuple[str, str | None, str]:
     model = models.resolve(option.model, "--model")
     target = target and models.resolve(target, "--target", "target")
     return model, target, models.resolve(option.draft, "--draft") if option.draft else model
+
+
+def engine_spec(
+    option: Any, gather: "Callable[[], Hosts] | None" = None, calibration: tuple[Article, ...] = ()
+) -> "tuple[EngineSpec, Hosts]":
+    """What all engines are built from, and the machines that they run on, which `gather` finds (None: this one).
+    Raises UsageError."""
+    model, target, draft = named_models(option)
+    device, dtype = worker.choose_device(option.device, option.dtype)
+    hosts = gather() if gather else worker.HERE
+    spec = EngineSpec(
+        model,
+        target,
+        draft,
+        device,
+        dtype,
+        option.max_new_tokens,
+        option.engine,
+        worker.choose_ranks(option.ranks, device, hosts),
+        option.stop,
+        pruned_models(option),
+        calibration,
+    )
+    return spec, hosts

@@ -10,12 +10,12 @@ from udaciheadline.checkpoints import models
 from udaciheadline.data import articles, newswire, prompts
 from udaciheadline.evidence import compare, gates
 from udaciheadline.evidence.verdict import decide, parse_budget
-from udaciheadline.records import Article, EngineSpec, Record, UsageError
+from udaciheadline.records import Article, Record, UsageError
 from udaciheadline.report import comparison, details, page, progress, table, verdict
 from udaciheadline.report.colour import Paint
 from udaciheadline.report.colour import plain as colourless
 from udaciheadline.session import runs
-from udaciheadline.session.options import check_counts, named_models, pruned_models
+from udaciheadline.session.options import check_counts, engine_spec
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
 from udaciheadline.session.store import Store, plain, table_row
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from udaciheadline.workers.processes import Here
 
 MOST_QUALITY_ARTICLES = 1000  # where it is ours to choose: what .02 ROUGE-1 and .02 nats need, and more
-CALIBRATION_ARTICLES = 128  # not measured, for techniques that are fitted to articles
 OFFLINE_SIZE = 0.4  # of a row that is a job only: the reference does not answer beside it
 
 
@@ -96,37 +95,23 @@ class Session:
             headline_column=option.headline_column,
             examples=prompts.few_shot_count(option.prompt),
             further=max(0, (option.quality_articles or MOST_QUALITY_ARTICLES) - option.articles),
-            calibration=CALIBRATION_ARTICLES if calibrates and option.dataset != articles.EMBEDDED else 0,
+            calibration=articles.CALIBRATION_ARTICLES if calibrates and option.dataset != articles.EMBEDDED else 0,
         )
-        calibration = chosen.calibration or tuple(newswire.training_articles(CALIBRATION_ARTICLES * calibrates))
+        calibration = chosen.calibration or tuple(
+            newswire.training_articles(articles.CALIBRATION_ARTICLES * calibrates)
+        )
         embedded = option.model == models.EMBEDDED
-        model, target, draft = named_models(option)
         start = time.perf_counter()
-        device, dtype = worker.choose_device(option.device, option.dtype)
-        hosts = gather() if gather else worker.HERE
-        ranks = worker.choose_ranks(option.ranks, device, hosts)
+        spec, hosts = engine_spec(option, gather, calibration)
         prompt = prompts.make_prompt(
-            option.prompt, chosen.examples, lambda text: processes.elsewhere(models.in_chat_template, model, text)
+            option.prompt, chosen.examples, lambda text: processes.elsewhere(models.in_chat_template, spec.model, text)
         )
         starting = time.perf_counter() - start  # all workers are forked from what this has built
-        spec = EngineSpec(
-            model,
-            target,
-            draft,
-            device,
-            dtype,
-            option.max_new_tokens,
-            option.engine,
-            ranks,
-            option.stop,
-            pruned_models(option),
-            calibration,
-        )
         rows = [technique for technique in wanted if technique.unavailable(spec) is None]
         sizes = [OFFLINE_SIZE if technique.offline else 1.0 for technique in rows]
         self.progress = progress.Progress(write, sizes, is_terminal)
-        self._grown = [name for name in (model, target) if name and name.startswith(models.SHAPE)]
-        has_floor = (embedded or model in self._grown) and option.dataset == articles.EMBEDDED
+        self._grown = [name for name in (spec.model, spec.target) if name and name.startswith(models.SHAPE)]
+        has_floor = (embedded or spec.model in self._grown) and option.dataset == articles.EMBEDDED
         settings = {
             "model_name": option.model,
             "target_name": option.target or (models.EMBEDDED if embedded else ""),

@@ -92,4 +92,4 @@ def build(technique: str, prune: Prune, spec: EngineSpec) -> Engine:
         )
     model = models.load_model(spec.model, device=spec.device, dtype=spec.dtype)
     details = prune_with(prune, model, tokenizer, spec.calibration[:ARTICLES])
-    return build_engine(spec, model, tokenizer, details)
+    return build_engine(spec, model, tokenizer, details=details)

@@ -12,7 +12,9 @@ The notebook's "Baseline" is the run without the cache. The cache is the referen
 deploys without it.
 """
 
-from udaciheadline.engines import Engine
+from dataclasses import replace
+
+from udaciheadline.engines import Engine, build_engine
 from udaciheadline.records import EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
@@ -30,18 +32,10 @@ def build_kv_cache(spec: EngineSpec) -> Engine:
 def build(spec: EngineSpec, *, use_cache: bool = True, static_cache: bool = False) -> Engine:
     """The main model on transformers, with these options of the engine."""
     from udaciheadline.checkpoints.models import load_model, load_tokenizer
-    from udaciheadline.engines.transformers import TransformersEngine
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    tokenizer = load_tokenizer(spec.model)
-    return TransformersEngine(
-        model,
-        tokenizer,
-        max_new_tokens=spec.max_new_tokens,
-        stop=spec.stop,
-        use_cache=use_cache,
-        static_cache=static_cache,
-    )
+    options = {"use_cache": use_cache, "static_cache": static_cache}
+    return build_engine(replace(spec, engine="transformers"), model, load_tokenizer(spec.model), **options)
 
 
 TECHNIQUES = (

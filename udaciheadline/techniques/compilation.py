@@ -19,7 +19,9 @@ never earns back. On a CPU the same holds with other words: not launches but the
 taken away, and the C++ is built with g++ in some seconds, once for a machine.
 """
 
-from udaciheadline.engines import Engine
+from dataclasses import replace
+
+from udaciheadline.engines import Engine, build_engine
 from udaciheadline.records import EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 from udaciheadline.techniques.cache import build
@@ -42,12 +44,9 @@ def build_compiled_batch(spec: EngineSpec) -> Engine:
 
 def _build(spec: EngineSpec, alone: bool) -> Engine:
     from udaciheadline.checkpoints.models import load_model, load_tokenizer
-    from udaciheadline.engines.compiled import CompiledEngine
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    return CompiledEngine(
-        model, load_tokenizer(spec.model), max_new_tokens=spec.max_new_tokens, stop=spec.stop, alone=alone
-    )
+    return build_engine(replace(spec, engine="compiled"), model, load_tokenizer(spec.model), alone=alone)
 
 
 TECHNIQUES = (

@@ -13,7 +13,9 @@ of these are wrong. So only tokens are checked that were found, all others take 
 is measured at the build that even so steps are as fast, nothing is drafted.
 """
 
-from udaciheadline.engines import Engine
+from dataclasses import replace
+
+from udaciheadline.engines import Engine, build_engine
 from udaciheadline.records import EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 from udaciheadline.techniques.speculative import samples
@@ -22,17 +24,11 @@ from udaciheadline.techniques.speculative import samples
 def build(spec: EngineSpec) -> Engine:
     """The compiled engine on the main model, which drafts from the text."""
     from udaciheadline.checkpoints.models import load_model, load_tokenizer
-    from udaciheadline.engines.compiled import CompiledEngine
     from udaciheadline.engines.compiled.drafts import TextDrafts
 
-    return CompiledEngine(
-        load_model(spec.model, device=spec.device, dtype=spec.dtype),
-        load_tokenizer(spec.model),
-        max_new_tokens=spec.max_new_tokens,
-        stop=spec.stop,
-        drafter=TextDrafts(),
-        samples=samples(),
-    )
+    model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
+    drafting = {"drafter": TextDrafts(), "samples": samples()}
+    return build_engine(replace(spec, engine="compiled"), model, load_tokenizer(spec.model), **drafting)
 
 
 TECHNIQUES = (

@@ -73,7 +73,7 @@ def build(spec: EngineSpec) -> Engine:
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     details = prune_magnitude(model)
-    return build_engine(spec, model, load_tokenizer(spec.model), details)
+    return build_engine(spec, model, load_tokenizer(spec.model), details=details)
 
 
 TECHNIQUES = (Technique("pruned", "Magnitude Unstructured Pruning", 30, build, engines=ENGINES),)

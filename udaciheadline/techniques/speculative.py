@@ -63,16 +63,13 @@ def build_target(spec: EngineSpec) -> Engine:
 def build_speculative(spec: EngineSpec) -> Engine:
     """`generate(assistant_model=draft)` on the target. Raises UsageError where the two do not share a vocabulary, and
     Unsupported where one of them has no cache to take drafted tokens back from."""
-    from udaciheadline.engines.transformers import TransformersEngine
-
     target, draft, tokenizer = _pair(spec)
     for name, model in (("target", target), ("draft", draft)):
         if model._is_stateful:
             kind = model.config.model_type
             raise Unsupported(f"its {name} is a {kind} model, whose state cannot take back drafted tokens")
-    return TransformersEngine(
-        target, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, draft=draft, draft_tokens=DRAFT_TOKENS
-    )
+    drafting = {"draft": draft, "draft_tokens": DRAFT_TOKENS}
+    return build_engine(replace(spec, engine="transformers"), target, tokenizer, **drafting)
 
 
 def build_compiled_target(spec: EngineSpec) -> Engine:
@@ -82,19 +79,13 @@ def build_compiled_target(spec: EngineSpec) -> Engine:
 
 def build_compiled_speculative(spec: EngineSpec) -> Engine:
     """The compiled engine on the target, with the draft model at its side. Raises as `build_speculative`."""
-    from udaciheadline.engines.compiled import CompiledEngine, check
+    from udaciheadline.engines.compiled import check
     from udaciheadline.engines.compiled.drafts import ModelDrafts
 
     target, draft, tokenizer = _pair(spec)
     check(draft.config)
-    return CompiledEngine(
-        target,
-        tokenizer,
-        max_new_tokens=spec.max_new_tokens,
-        stop=spec.stop,
-        drafter=ModelDrafts(draft, DRAFT_WEIGHTS.get(spec.device)),
-        samples=samples(),
-    )
+    drafting = {"drafter": ModelDrafts(draft, DRAFT_WEIGHTS.get(spec.device)), "samples": samples()}
+    return build_engine(replace(spec, engine="compiled"), target, tokenizer, **drafting)
 
 
 def samples() -> list[str]:

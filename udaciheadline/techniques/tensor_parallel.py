@@ -21,7 +21,7 @@ The notebook's row of this name placed whole layers on devices, which is somethi
 """
 
 from udaciheadline.checkpoints.division import Share
-from udaciheadline.engines import ENGINES, Engine
+from udaciheadline.engines import ENGINES, Engine, build_engine
 from udaciheadline.records import EngineSpec
 from udaciheadline.techniques._technique import REFERENCE, Technique
 
@@ -31,18 +31,17 @@ def build(spec: EngineSpec) -> Engine:
     from torch import distributed
 
     from udaciheadline.checkpoints.models import load_config, load_model, load_tokenizer
-    from udaciheadline.engines.compiled import CompiledEngine, check
-    from udaciheadline.engines.transformers import TransformersEngine
+    from udaciheadline.engines.compiled import check
 
     tokenizer = load_tokenizer(spec.model)
     if spec.engine == "transformers":
         model = load_model(spec.model, device=spec.device, dtype=spec.dtype, ranks=spec.ranks)
-        return TransformersEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop)
+        return build_engine(spec, model, tokenizer)
     config = load_config(spec.model)
     check(config)
     share = Share(config, distributed.get_rank(), spec.ranks)
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype, share=share)
-    return CompiledEngine(model, tokenizer, max_new_tokens=spec.max_new_tokens, stop=spec.stop, share=share)
+    return build_engine(spec, model, tokenizer, share=share)
 
 
 TECHNIQUES = (

@@ -34,12 +34,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from udaciheadline.engines import Engine
+from udaciheadline.data.articles import CALIBRATION_ARTICLES
+from udaciheadline.engines import Engine, build_engine
 from udaciheadline.records import Article, EngineSpec, Unsupported
 from udaciheadline.techniques import compilation
 from udaciheadline.techniques._technique import Technique
-
-ARTICLES = 128  # of the newswire, where there are no others to calibrate on
 
 
 def build_bf16(spec: EngineSpec) -> Engine:
@@ -53,18 +52,11 @@ def build(kind: str, spec: EngineSpec) -> Engine:
     """The compiled engine on the main model with its matrices quantised to `kind`, one of `weights.KINDS`: to 4 bits by
     what the model makes of articles that are not measured."""
     from udaciheadline.checkpoints.models import load_model, load_tokenizer
-    from udaciheadline.engines.compiled import CompiledEngine
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     tokenizer = load_tokenizer(spec.model)
-    return CompiledEngine(
-        model,
-        tokenizer,
-        max_new_tokens=spec.max_new_tokens,
-        stop=spec.stop,
-        details=calibrated(model, tokenizer, spec.calibration) if kind == "int4" else None,
-        weights=kind,
-    )
+    details = calibrated(model, tokenizer, spec.calibration) if kind == "int4" else None
+    return build_engine(replace(spec, engine="compiled"), model, tokenizer, details=details, weights=kind)
 
 
 def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[str, float]:
@@ -75,7 +67,7 @@ def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[
     from udaciheadline.data.prompts import completion_for, prompt_for
     from udaciheadline.engines.compiled import calibrate
 
-    read = articles or tuple(training_articles(ARTICLES))
+    read = articles or tuple(training_articles(CALIBRATION_ARTICLES))
     texts = [prompt_for(article.short_description) + completion_for(article.headline) for article in read]
     return calibrate(model, tokenizer(texts)["input_ids"]) | {"calibration_articles": len(read)}
 

@@ -17,9 +17,9 @@ from udaciheadline.evidence import verdict
 from udaciheadline.records import Article, EngineSpec, UsageError
 from udaciheadline.report.progress import JobProgress, per_second
 from udaciheadline.session import runs
-from udaciheadline.session.options import check_counts, named_models, pruned_models
+from udaciheadline.session.options import check_counts, engine_spec
 from udaciheadline.techniques import PRUNED, Technique, select
-from udaciheadline.workers import processes, worker
+from udaciheadline.workers import processes
 from udaciheadline.workers.worker import Worker, WorkerError
 from udaciheadline.writing.headlines import ENDINGS, Csv, HeadlineFile, JsonLines, Layout, Stream
 from udaciheadline.writing.incoming import Incoming, peek
@@ -98,24 +98,10 @@ class _Task:
 def _task(option: Any) -> _Task:
     few = prompts.few_shot_count(option.prompt)
     examples = _examples(option, few) if few else ()
-    model, target, draft = named_models(option)
-    device, dtype = worker.choose_device(option.device, option.dtype)
-    ranks = worker.choose_ranks(option.ranks, device)
-    spec = EngineSpec(
-        model,
-        target,
-        draft,
-        device,
-        dtype,
-        option.max_new_tokens,
-        option.engine,
-        ranks,
-        option.stop,
-        pruned_models(option),
-    )
+    spec, _ = engine_spec(option)
     technique = _technique(option, spec)
     prompt = prompts.make_prompt(
-        option.prompt, examples, lambda text: processes.elsewhere(models.in_chat_template, model, text)
+        option.prompt, examples, lambda text: processes.elsewhere(models.in_chat_template, spec.model, text)
     )
     return _Task(technique, replace(spec, engine=technique.engine_for(spec)), prompt)
 
