@@ -109,3 +109,8 @@ def worker_of(row: Row) -> FakeWorker:
     """The row's own worker."""
     assert isinstance(row._worker, FakeWorker)
     return row._worker
+
+
+def asked(worker: FakeWorker) -> list[str]:
+    """The prompts that it was given one by one."""
+    return [args[0][0] for method, args in worker.calls if method == "generate" and len(args[0]) == 1]

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fake_workers import FakeWorker
@@ -26,3 +27,11 @@ def session(tmp_path: Path, worker: type[FakeWorker], monkeypatch: pytest.Monkey
     monkeypatch.setattr(module.worker, "choose_device", lambda *_: ("cpu", "float32"))
     monkeypatch.setattr(module.processes, "forks", lambda: True)
     return Session(Namespace(**OPTIONS, results=tmp_path / "results"), lambda text: None, False)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock on which an answer takes no time, so that what is left is what was given."""
+    clock = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.seconds)
+    return clock

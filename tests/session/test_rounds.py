@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fake_workers import ONLINE, FakeWorker, row_of, worker_of
+from fake_workers import ONLINE, FakeWorker, asked, row_of, worker_of
 from rows import answers, generation
 
 from udaciheadline.evidence.gates import Thresholds
@@ -47,11 +47,6 @@ def parallel(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> Row:
     row = row_of(PARALLEL, articles=4)
     monkeypatch.setattr(worker_of(row), "seconds", {1: 0.5})
     return row
-
-
-def asked(worker: FakeWorker) -> list[str]:
-    """The prompts that it was given one by one."""
-    return [args[0][0] for method, args in worker.calls if method == "generate" and len(args[0]) == 1]
 
 
 def test_one_rank_answers_in_turn_with_a_parallel_row(worker: type[FakeWorker], parallel: Row) -> None:
@@ -196,14 +191,6 @@ def test_a_reference_that_fails_ends_the_row_and_is_named(
 # -- a limit of time -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A clock on which an answer takes no time, so that what is left is what was given."""
-    clock = SimpleNamespace(seconds=100.0)
-    monkeypatch.setattr("time.monotonic", lambda: clock.seconds)
-    return clock
-
-
 def limited(seconds: float, **options: Any) -> Row:
     """A row of 20 articles in a session that has so much time left for it; a round costs two seconds."""
     row = row_of(ONLINE, articles=20)
@@ -264,6 +251,16 @@ def test_without_a_limit_all_articles_are_measured(worker: type[FakeWorker]) -> 
     assert row.rounds == 20
 
 
+def test_where_time_is_limited_it_goes_to_articles_and_not_to_launches(
+    worker: type[FakeWorker], clock: SimpleNamespace
+) -> None:
+    row = limited(20)
+    row.run.launches = None
+    row._build_seconds = 0.1
+    row.finish_rounds()
+    assert row.record().measurement.launches == 1  # type: ignore[union-attr]
+
+
 # -- near ties -------------------------------------------------------------------------------------------------------
 
 
@@ -283,81 +280,3 @@ def test_the_engine_whose_tokens_are_to_be_repeated_is_asked_about_those_that_di
     scores = row.record().scores
     assert scores is not None
     assert (scores.near_ties, scores.real_differences, scores.rounding_nats) == (0, 1, 0.25)
-
-
-# -- several launches ------------------------------------------------------------------------------------------------
-
-
-def launched(launches: int | None, articles: int = 6, **changes: Any) -> Row:
-    """A row of a session that asks for so many launches; a round costs two seconds."""
-    row = row_of(replace(ONLINE, **changes), articles=articles)
-    row.run.launches = launches
-    return row
-
-
-def test_the_rounds_are_divided_over_processes_of_the_row_and_of_all_it_is_compared_with(
-    worker: type[FakeWorker],
-) -> None:
-    row = launched(3, exact_to="baseline")
-    row.finish_rounds()
-    for name in ("online", REFERENCE, "baseline"):
-        answered = [asked(fake)[-2:] for fake in worker.started if fake.name == name]
-        assert [prompt for prompts in answered for prompt in prompts] == row.run.prompts
-    record = row.record()
-    assert record.measurement is not None
-    assert record.measurement.launches == 3
-    assert len(row.generations) == len(row.reference_generations) == 6
-
-
-def test_each_launch_warms_up_before_it_is_timed(worker: type[FakeWorker]) -> None:
-    row = launched(3)
-    row.finish_rounds()
-    assert [len(asked(fake)) for fake in worker.started if fake.name == "online"] == [2 + 2] * 3
-
-
-def test_all_launches_together_have_the_time_out_of_the_row(worker: type[FakeWorker]) -> None:
-    row = launched(3)
-    row.finish_rounds()
-    assert [fake.timeout for fake in worker.started if fake.name == "online"] == [600, 550, 500]
-
-
-def test_a_launch_that_fails_ends_the_row(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
-    row = launched(2)
-    row.warm_up()
-
-    def start(self: FakeWorker, *args: Any) -> None:
-        raise WorkerError("oom", "it does not fit")
-
-    monkeypatch.setattr(worker, "__init__", start)
-    with pytest.raises(RowFailed, match="online: oom: it does not fit"):
-        row.finish_rounds()
-
-
-def test_there_are_no_more_launches_than_articles(worker: type[FakeWorker]) -> None:
-    row = launched(5, articles=2)
-    row.finish_rounds()
-    assert row.record().measurement.launches == 2  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize(
-    ("build_seconds", "launches"),
-    [pytest.param(1.0, 5, id="cheap"), pytest.param(5.0, 3, id="dear"), pytest.param(60.0, 3, id="fewer say nothing")],
-)
-def test_without_a_number_there_are_as_many_launches_as_are_worth_their_time(
-    worker: type[FakeWorker], clock: SimpleNamespace, build_seconds: float, launches: int
-) -> None:
-    """Half of what 10 rounds of two seconds take may go to further launches."""
-    row = launched(None, articles=10)
-    row._build_seconds = build_seconds
-    row.finish_rounds()
-    assert row.record().measurement.launches == launches  # type: ignore[union-attr]
-
-
-def test_where_time_is_limited_it_goes_to_articles_and_not_to_launches(
-    worker: type[FakeWorker], clock: SimpleNamespace
-) -> None:
-    row = limited(20)
-    row.run.launches = None
-    row._build_seconds = 0.1
-    row.finish_rounds()
-    assert row.record().measurement.launches == 1  # type: ignore[union-attr]
