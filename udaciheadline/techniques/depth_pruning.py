@@ -6,7 +6,7 @@ comes out: one layer after the other is removed, each time the one without which
 measured stay likeliest (SLEB, Song et al. 2024, https://arxiv.org/abs/2402.09025).
 
 A pass reads the removed layers no more, and keeps no keys and values of them: it is shorter by the share of its bytes
-that they were, at any batch size, on any device: on two cores the embedded model is 1.20 ±.20 times as fast. What it
+that they were, at any batch size, on any device: the embedded model writes a token 1.31 ±.01 times as fast. What it
 costs is headlines, and it pays only healed (`python -m udaciheadline.train --prune depth --teacher`): pruning alone
 costs the embedded model, which has four layers, .37 nats a token, and .11 are left after 8,000 articles of
 distillation; SmolLM2 without 8 of its 30 loses 1.6 (docs/performance.md). Where the vocabulary is most of a model,

@@ -20,7 +20,7 @@ fast there.
 call costs as much as such a product. SmolLM2 on one thread writes 4.6 (16 bits), 5.7 (8) and 6.9 (4) times as fast as
 `generate` in float32. A code has to become a float before it is multiplied, so 4 bits win less over 8 than their
 bytes promise: they are bound by arithmetic. In a model that fits into the cache (the embedded one) there is no memory
-to wait for, and 16, 8 and 4 bits are equally fast, 1.2 to 1.3 times float32 in the same C++. Several vectors at a
+to wait for, and 16, 8 and 4 bits are nearly equally fast, 1.3 to 1.4 times float32. Several vectors at a
 time (prompts, jobs, likelihoods) are rounded to bfloat16 where the CPU multiplies pairs of them (AVX512_BF16), twice
 as fast; one vector stays as it is. Jobs are bound by arithmetic, so that their products are as fast as those of
 bfloat16 weights, no faster.
