@@ -323,8 +323,8 @@ class Record:
     """One technique's whole row. What was not reached is None.
 
     `status` is "ok", "skipped", or why the row broke off: "crash", "oom", "timeout", "error"; `reason` says it in one
-    sentence. `speed_up_over` holds the paired speed-ups over other rows of the same session, by name: of speculative
-    decoding over the target, and of a parallel row over one rank, as those answered in turn with it; of all others by
+    sentence. `speed_up_over` holds the paired speed-ups over other rows, by name: over the row that it optimises, the
+    one whose tokens it repeats and, of a parallel row, one rank, as those answered in turn with it; over all others by
     way of the reference, whose own shifts from row to row are not in their intervals (of an offline row by that of its
     jobs, over the row that it optimises). `not_compared` says of which row that should have answered in turn there is
     no such figure, and why. `scores` are those of the timed outputs, and `job_scores` those of more articles, written

@@ -112,6 +112,12 @@ def test_rows_that_answered_in_turn_are_compared_by_their_own_ratio() -> None:
     assert decide([REFERENCE, COMPILED, slower]).technique == "compiled"
 
 
+def test_a_row_that_answered_in_turn_with_the_one_that_it_optimises_is_compared_with_it_by_their_own_ratio() -> None:
+    over = {"compiled": Estimate(1.1, 1.05, 1.15)}
+    codes = row("compiled-int8", 6.9, 0.8, peak=474, engine="compiled", speed_up_over=over)
+    assert decide([REFERENCE, COMPILED, codes]).technique == "compiled-int8"
+
+
 def test_undecided_speed_is_decided_by_less_memory_where_all_else_is_as_good() -> None:
     found = decide([REFERENCE, COMPILED, row("smaller", 6.6, 0.8, peak=474, weights=4)])
     assert found.technique == "smaller"

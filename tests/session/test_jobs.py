@@ -10,6 +10,7 @@ import pytest
 from fake_workers import ONLINE, FakeWorker, row_of
 from rows import answers
 
+from udaciheadline.evidence.gates import Thresholds
 from udaciheadline.records import Energy
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Answered
@@ -40,15 +41,25 @@ def test_a_job_is_compared_with_that_of_the_row_that_it_optimises_by_way_of_the_
     worker: type[FakeWorker],
 ) -> None:
     worker.seconds = {8: 2.0}
-    row = row_of(replace(OFFLINE, optimises="plain"))
+    row = row_of(replace(OFFLINE, optimises="pruned"))
     row.run.launches = 2
     row = Row(row.run, row.technique)
-    row.run.answered["plain"] = Answered(answers(), None, [], 1, [-math.log(2)] * 2)
+    row.run.answered["pruned"] = Answered(answers(), None, [], 1, [-math.log(2)] * 2)
     row.play_job(row.batch_size)
     for _ in range(row.job_launches):
         row.next_job()
         row.play_job(row.batch_size)
-    assert row.record().speed_up_over["plain"].value == pytest.approx(2.0)
+    assert row.record().speed_up_over["pruned"].value == pytest.approx(2.0)
+
+
+def test_without_jobs_of_both_that_were_paired_its_speed_over_what_it_optimises_is_not_judged(
+    worker: type[FakeWorker],
+) -> None:
+    row = row_of(replace(OFFLINE, optimises="pruned"))
+    row.run.thresholds["offline"] = Thresholds(speed_over_optimised_min=1.0)
+    (found,) = row.verdicts()
+    assert found.status == "not judged"
+    assert found.message.endswith("has no speed beside it (no jobs of both were paired with those of kv-cache)")
 
 
 def test_where_a_row_has_one_launch_its_jobs_are_not_paired(worker: type[FakeWorker]) -> None:

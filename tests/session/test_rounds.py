@@ -65,43 +65,53 @@ def test_the_row_whose_tokens_a_technique_repeats_answers_in_turn_with_it(worker
     assert row.record().speed_up_over["baseline"].value == 1.0
 
 
-class Quantised:
-    """A row that optimises another one, in a session whose other row had half of its speed."""
-
-    def __init__(self, earlier: bool = True, **changes: Any) -> None:
-        technique = replace(ONLINE, name="quantised", optimises="plain", **changes)
-        self.row = row_of(technique, articles=4)
-        self.row.run.thresholds["quantised"] = Thresholds(speed_over_optimised_min=3.0)
-        worker_of(self.row).seconds = {1: 0.5}
-        if earlier:
-            self.row.run.answered["plain"] = Answered(answers(), None, [0.0] * 4, 1, [])
-
-    def verdict(self) -> tuple[str, str]:
-        (found,) = (verdict for verdict in self.row.verdicts() if verdict.gate == "optimises")
-        return found.status, found.message
+@pytest.fixture
+def quantised(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> Row:
+    """A row that optimises `compiled`, and has half of its speed."""
+    monkeypatch.setattr("udaciheadline.techniques._technique._has_compiler", lambda: True)
+    row = row_of(replace(ONLINE, name="quantised", optimises="compiled"), articles=4)
+    row.run.thresholds["quantised"] = Thresholds(speed_over_optimised_min=1.0)
+    monkeypatch.setattr(worker_of(row), "seconds", {1: 2.0})
+    return row
 
 
-def test_the_row_that_it_optimises_is_compared_with_by_way_of_the_reference(worker: type[FakeWorker]) -> None:
-    found = Quantised()
-    assert found.verdict()[0] == "fail"
-    assert found.row.record().speed_up_over["plain"].value == pytest.approx(2.0)
-    assert {fake.name for fake in worker.started} == {"quantised", REFERENCE}
+def optimises(row: Row) -> tuple[str, str]:
+    """What became of the gate of its speed over the row that it optimises."""
+    (found,) = (verdict for verdict in row.verdicts() if verdict.gate == "optimises")
+    return found.status, found.message
 
 
-@pytest.mark.parametrize(
-    ("broken_off", "said"),
-    [
-        ({}, "plain, which it optimises, was not measured before it: add it to --technique"),
-        ({"plain": "skipped: no GPU"}, "plain, which it optimises, has no speed (skipped: no GPU)"),
-    ],
-)
+def test_the_row_that_a_technique_optimises_answers_in_turn_with_it(worker: type[FakeWorker], quantised: Row) -> None:
+    quantised.finish_rounds()
+    (other,) = (fake for fake in worker.started if fake.name == "compiled")
+    assert asked(other)[-4:] == asked(worker_of(quantised))[-4:] == quantised.run.prompts
+    assert quantised.record().speed_up_over["compiled"].value == pytest.approx(0.5)
+
+
+def test_a_row_that_is_slower_in_turn_fails_its_gate_whatever_was_measured_earlier(quantised: Row) -> None:
+    quantised.run.answered["compiled"] = Answered(answers(), None, [-9.0] * 4, 1, [])
+    assert optimises(quantised)[0] == "fail"
+
+
 def test_without_the_row_that_it_optimises_its_speed_over_that_is_not_judged(
-    worker: type[FakeWorker], broken_off: dict[str, str], said: str
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch, quantised: Row
 ) -> None:
-    found = Quantised(earlier=False)
-    found.row.run.broken_off.update(broken_off)
-    assert found.verdict() == ("not judged", said)
-    assert found.row.record().speed_up_over == {}
+    def generate(self: FakeWorker, *job: Any) -> Any:
+        if self.name == "compiled":
+            raise WorkerError("oom", "it is too large")
+        return FakeWorker.generate(self, *job)
+
+    monkeypatch.setattr(worker, "generate", generate)
+    said = "compiled, which it optimises, has no speed beside it (oom: it is too large)"
+    assert optimises(quantised) == ("not judged", said)
+    assert quantised.record().speed_up_over == {}
+
+
+def test_several_rows_answer_in_turn_with_one_the_one_that_it_optimises_next_to_it(worker: type[FakeWorker]) -> None:
+    row = row_of(replace(ONLINE, exact_to="baseline", optimises="pruned"), articles=4)
+    row.finish_rounds()
+    assert [fake.name for fake in worker.started] == ["online", REFERENCE, "baseline", "pruned"]
+    assert list(row.record().speed_up_over) == ["baseline", "pruned"]
 
 
 def test_the_other_row_is_always_next_to_the_technique(

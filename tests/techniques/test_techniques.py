@@ -85,6 +85,23 @@ def test_the_row_that_one_makes_faster_is_measured_before_it_or_the_reference():
             assert techniques()[technique.optimises].order < technique.order
 
 
+@pytest.mark.parametrize(
+    ("name", "engine", "beside"),
+    [
+        ("compiled", "compiled", ()),
+        ("compiled-int8", "compiled", ("compiled",)),
+        ("speculative", "transformers", ("target",)),
+        ("compiled-speculative", "compiled", ("target", "compiled-target")),
+        ("tensor-parallel", "compiled", ("compiled",)),
+        ("tensor-parallel", "transformers", ()),
+    ],
+)
+def test_what_a_row_optimises_or_repeats_and_one_rank_of_a_parallel_one_answer_in_turn_with_it(
+    name: str, engine: str, beside: tuple[str, ...]
+) -> None:
+    assert techniques()[name].beside(engine) == beside
+
+
 def test_finding_the_techniques_imports_no_torch():
     code = "import sys; from udaciheadline.techniques import techniques; techniques(); print(*sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -130,14 +130,14 @@ def like_peaks(record: Record, reference: Record | None) -> tuple[int | None, in
 
 
 def in_turn(record: Record) -> dict[str, Estimate]:
-    """A parallel row answers in turn with one rank, and what repeats the target's tokens with the target alone; all
-    other ratios between rows go by way of the reference."""
+    """The logarithms of the row's speed over those that answered in turn with it (`Technique.beside`); all other ratios
+    between rows, and all of a row that has jobs only, go by way of the reference."""
     technique = techniques().get(record.technique)
-    other = "compiled" if record.parallel and record.engine == "compiled" else technique and technique.exact_to
-    if not other or other == REFERENCE or other not in record.speed_up_over:
+    if technique is None or technique.offline:
         return {}
-    ratio = _logarithm(record.speed_up_over[other])
-    return {} if ratio is None else {other: ratio}
+    over = {name: record.speed_up_over.get(name) for name in technique.beside(record.engine)}
+    logarithms = {name: ratio and _logarithm(ratio) for name, ratio in over.items()}
+    return {name: ratio for name, ratio in logarithms.items() if ratio is not None}
 
 
 def best(rows: Sequence[Gains], names: Iterable[str]) -> list[Gains]:

@@ -37,9 +37,9 @@ MARKS |= dict.fromkeys(("excluded", "dominated", "not worth it", "slower"), "\N{
 """A sign beside each word of `Standing.state`."""
 
 READING = (
-    f"A speed-up is a paired ratio: while a technique is measured, the reference ({REFERENCE}) is alive beside it and "
-    "answers the same article, before or after it in turn. Machines drift by more than most techniques win; the ratio "
-    "does not.",
+    f"A speed-up is a paired ratio: while a technique is measured, the reference ({REFERENCE}) and the row that it "
+    "optimises are alive beside it and answer the same article, before or after it in turn. Machines drift by more "
+    "than most techniques win; the ratio does not.",
     "The 95 % interval of a speed-up is over fresh processes of both, where a row had several, and else over the "
     "articles, so that how two processes differ is not in it.",
     "Memory is that of a process of the row's own: allocated on all GPUs or, on a CPU, resident with all libraries.",

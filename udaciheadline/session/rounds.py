@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 from udaciheadline.evidence import measure
 from udaciheadline.evidence.statistics import blocks, geometric_mean
-from udaciheadline.records import EngineSpec, Estimate, Generation
+from udaciheadline.records import Estimate, Generation
 from udaciheadline.session.run import Run
-from udaciheadline.techniques import REFERENCE, Technique, techniques
+from udaciheadline.techniques import REFERENCE, Technique, plain, techniques
 from udaciheadline.workers.worker import WorkerError
 
 # OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
@@ -25,9 +25,9 @@ LAUNCHES_SECONDS, LAUNCHES_SHARE = (
 class Rounds:
     """The rounds of one technique, `count` of them, one for each of the first articles.
 
-    `own` are the technique's headlines, `others` those of the engines that it is compared with: the reference, and for
-    some techniques another row (`_beside`). Where that one fails, only the comparison is lost, and `not_compared` says
-    why. What the reference or the technique raises goes through.
+    `own` are the technique's headlines, `others` those of the engines that it is compared with: the reference, and the
+    rows that must answer in turn with it (`Technique.beside`). Where one of those fails, only the comparison with it is
+    lost, and `not_compared` says why. What the reference or the technique raises goes through.
 
     The rounds are divided over `launches`: between two of them `relaunch` starts the technique anew and gives the
     articles to warm up on, and the others are started anew too.
@@ -45,7 +45,8 @@ class Rounds:
         self.own: list[Generation] = []
         self.others: dict[str, list[Generation]] = {REFERENCE: []}
         self.not_compared: dict[str, str] = {}
-        if name := _beside(technique, run.spec):
+        self._engine = technique.engine_for(run.spec)
+        for name in technique.beside(self._engine):
             if reason := techniques()[name].unavailable(run.spec):
                 self.not_compared[name] = reason
             else:
@@ -107,21 +108,25 @@ class Rounds:
         self._settle_debt()
 
     def speed_ups(self) -> dict[str, Estimate]:
-        """Paired speed-ups: over the engine that answered in turn with this one, and over earlier rows by what each of
-        the two gained over the reference: the plain ones, and the one that this row is there to make faster."""
+        """Paired speed-ups: over the engines that answered in turn with this one, and over the plain ones of earlier
+        rows by what each of the two gained over the reference."""
         answered = self._run.answered
         mine = answered[self._technique.name].log_ratios
-        plain = "compiled" if self._technique.engine_for(self._run.spec) == "compiled" else REFERENCE
-        earlier = {"baseline", plain, self._technique.optimises} - {self._technique.name, REFERENCE, *self.not_compared}
-        logs = {
-            name: [a - b for a, b in zip(mine, answered[name].log_ratios, strict=False)]  # articles of both
-            for name in earlier & answered.keys()
-            if answered[name].log_ratios
+        beside = {name: made for name, made in self.others.items() if name != REFERENCE}
+        found = {
+            name: geometric_mean(measure.log_ratios(made, self.own), self.launches) for name, made in beside.items()
         }
-        launches = {name: min(self.launches, answered[name].launches) for name in logs}
-        beside = self.others.items()
-        logs |= {name: measure.log_ratios(made, self.own) for name, made in beside if name != REFERENCE}
-        return {name: geometric_mean(logs[name], launches.get(name, self.launches)) for name in sorted(logs)}
+        by_reference = {"baseline", plain(self._engine)} - {
+            self._technique.name,
+            REFERENCE,
+            *beside,
+            *self.not_compared,
+        }
+        for name in by_reference & answered.keys():
+            gained = [a - b for a, b in zip(mine, answered[name].log_ratios, strict=False)]  # articles of both
+            if gained:
+                found[name] = geometric_mean(gained, min(self.launches, answered[name].launches))
+        return dict(sorted(found.items()))
 
     def _settle_debt(self) -> None:
         if self._owed is not None:
@@ -141,7 +146,7 @@ class Rounds:
     def _others_answer(self, article: int) -> dict[str, Generation]:
         made = {}
         names = list(self.others)
-        for name in reversed(names) if article % 2 else names:  # the same one is always next to the technique
+        for name in reversed(names) if article % 2 else names:  # the last one is always next to the technique
             self._take_turn(name)
             try:
                 made[name] = self._run.ask(name, "generate", [self._run.prompts[article]])[0]
@@ -158,12 +163,3 @@ class Rounds:
         if name != self._last:
             time.sleep(SETTLE_SECONDS)
         self._last = name
-
-
-def _beside(technique: Technique, spec: EngineSpec) -> str | None:
-    """The row, if it is not the reference, that this one must be compared with: of a parallel technique its engine on
-    one rank, of another the row whose tokens it repeats."""
-    name = technique.exact_to
-    if technique.parallel and technique.engine_for(spec) != techniques()[REFERENCE].engine_for(spec):
-        name = technique.engine_for(spec)  # an engine's name is that of its plain row
-    return None if name == REFERENCE else name

@@ -1,6 +1,6 @@
 """What the rows of a session share: articles, thresholds, what earlier rows answered, and the engines that rows are
 compared with while they are measured (`rounds.py`): the reference, which is plain KV cache on transformers, for all of
-them; beside it one rank for parallel rows, and the target alone for speculative decoding.
+them, and beside it what a technique names (`Technique.beside`).
 """
 
 import datetime
@@ -96,7 +96,6 @@ class Run:
         if not self.one_machine:
             self.environment["hosts"] = ", ".join(host.name for host in hosts)
         self.answered: dict[str, Answered] = {}
-        self.broken_off: dict[str, str] = {}  # rows that have ended without: their status and why
         self.rates: dict[str, float] = {}  # headlines a second of earlier rows' jobs
         self.job_sizes: dict[str, int] = {}  # and how many articles at a time those took
         self.curves: dict[str, BatchCurve] = {}  # of earlier rows

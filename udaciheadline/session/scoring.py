@@ -127,11 +127,8 @@ class Scoring:
             return None
         if name in over:
             return gates.Optimised(name, over[name])
-        if why := not_compared.get(name) or self._run.broken_off.get(name):
-            return gates.Optimised(name, None, f"has no speed ({why})")
-        if name in self._run.answered:
-            return gates.Optimised(name, None, f"was not paired with {REFERENCE} as it is itself")
-        return gates.Optimised(name, None, "was not measured before it: add it to --technique")
+        why = not_compared.get(name, f"no jobs of both were paired with those of {REFERENCE}")  # of an offline row
+        return gates.Optimised(name, None, f"has no speed beside it ({why})")
 
     def _repeated(self) -> Answered | None:
         """What the row answered, other than the reference, whose tokens this one must repeat; None: not measured."""

@@ -181,8 +181,6 @@ class Session:
         if record.scores:
             self.headlines[record.title] = [generation.headline for generation in row.generations]
         row.extra_info.update(table_row(record), record=plain(record))
-        if record.status != "ok":
-            self.run.broken_off[record.technique] = f"{record.status}: {record.reason}"
         if row.was_begun:
             self.run.rows_left -= 1
             self.progress.technique_ended()

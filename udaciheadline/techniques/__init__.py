@@ -4,9 +4,9 @@ A module here that defines `TECHNIQUES` is found by itself: adding a technique i
 `bench/gates.toml`. Finding them imports no torch; that happens inside `build`, in the worker process.
 
 Others use `techniques` (all of them) and `select` (some of them), each a `Technique`, and `stand_ins`, which of them
-stand for others on the compiled engine; the `REFERENCE` is the name of the one that all are compared with. The rows
-that remove weights are the `PRUNED` ones: the trainer does as they do, by `prune_with` and what `depth_pruning` or
-`width_pruning` remove.
+stand for others on the compiled engine; the `REFERENCE` is the name of the one that all are compared with, and `plain`
+gives that of an engine's plain row. The rows that remove weights are the `PRUNED` ones: the trainer does as they do, by
+`prune_with` and what `depth_pruning` or `width_pruning` remove.
 """
 
 import importlib
@@ -16,13 +16,14 @@ from functools import cache
 
 from udaciheadline.records import UsageError
 from udaciheadline.techniques._removal import PRUNED, prune_with
-from udaciheadline.techniques._technique import REFERENCE, Technique
+from udaciheadline.techniques._technique import REFERENCE, Technique, plain
 
 __all__ = [
     "PRUNED",
     "REFERENCE",
     "Technique",
     "depth_pruning",
+    "plain",
     "prune_with",
     "select",
     "stand_ins",

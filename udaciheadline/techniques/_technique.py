@@ -12,6 +12,11 @@ REFERENCE = "kv-cache"
 """The technique that every other one is paired with, article by article."""
 
 
+def plain(engine: str) -> str:
+    """The row of this engine that nothing but the engine makes fast."""
+    return "compiled" if engine == "compiled" else REFERENCE
+
+
 @dataclass(frozen=True)
 class Technique:
     """One row of the table.
@@ -49,6 +54,12 @@ class Technique:
     def engine_for(self, spec: EngineSpec) -> str:
         """The engine that it runs on: the one asked for, where it exists there."""
         return spec.engine if spec.engine in self.engines else self.engines[0]
+
+    def beside(self, engine: str) -> tuple[str, ...]:
+        """The rows that answer in turn with it on this engine, besides the reference: the one whose tokens it repeats;
+        of a parallel technique, one rank; and last, next to it, the one that it is there to make faster."""
+        names = self.exact_to, plain(engine) if self.parallel else None, self.optimises
+        return tuple(dict.fromkeys(name for name in names if name and name not in (REFERENCE, self.name)))
 
     def takes_batches(self, spec: EngineSpec) -> bool:
         """Whether its engine can work on several prompts at a time, even where its row is of one article at a time."""

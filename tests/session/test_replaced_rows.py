@@ -1,18 +1,12 @@
-"""What a session remembers of rows that ended without figures, and says of those that stand for others."""
+"""What a session says of rows that stand for others."""
 
 from dataclasses import replace
 
 import pytest
 
 import udaciheadline.techniques as room
-from udaciheadline.session.row import Row
 from udaciheadline.session.session import Session
 from udaciheadline.techniques import techniques
-
-
-def test_a_later_row_can_say_why_an_earlier_one_has_no_figures(session: Session) -> None:
-    session.keep(Row(session.run, replace(techniques()["pruned"], needs_cuda=True)))
-    assert session.run.broken_off == {"pruned": "skipped: it needs a CUDA GPU"}
 
 
 @pytest.mark.parametrize(
