@@ -56,8 +56,9 @@ def test_steps_on_words_write_the_tokens_and_the_cache_of_the_model(kind: str, c
         step()
         made.append(last.item())
     assert made == expected
+    lost = 4e-3 if kind == "int4" else 1e-3  # a float32 of 2^15 and a code has 8 bits less, and these codes are small
     for own, other in zip(cache, theirs, strict=True):
-        torch.testing.assert_close(own, other, atol=1e-3, rtol=1e-3)  # a float32 of 2^15 and a code has 8 bits less
+        torch.testing.assert_close(own, other, atol=lost, rtol=1e-3)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20])

@@ -40,6 +40,9 @@ Cache = Sequence[tuple[Tensor, ...]]
 """Keys and values of each layer, (b, n, s, d) both; nothing where no step follows."""
 
 
+RECOMPILES = 64  # programs of a layer's half in one process: for one token and for many, of each model and kind
+
+
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x²) + eps) * weight, computed in float32."""
     y = x.float()
@@ -149,6 +152,8 @@ class Llama(nn.Module):
 
         Compiling the whole model at once wins little more on a GPU, and takes as many times as long as it has layers.
         """
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, RECOMPILES)
         for layer in self.layers:
             layer.before = torch.compile(layer.before, fullgraph=True, dynamic=True)  # type: ignore[method-assign]
             if self.ranks.count == 1:

@@ -118,7 +118,7 @@ class Step:
             streamed = stream(len(model.head), *model.head.row, False, self._processors)
             words.best_words_kernel[(self._programs,)](
                 self.x, self._in_full(model.norm), *parts(model.head), self._values, self._tokens,
-                *words.EXPONENTS[model.head.in_a_word], IN=hidden, OUT=len(model.head), **model.head.packing,
+                words.EXPONENTS, IN=hidden, OUT=len(model.head), **model.head.packing,
                 ROWS=streamed.rows, WORDS=streamed.words, num_warps=streamed.warps,
                 **self._ahead,
             )  # fmt: skip
@@ -171,7 +171,7 @@ class Step:
             streamed = stream(len(out), *weight.row, gated, self._processors)
             words.project_words_kernel[(streamed.programs,)](
                 x, self._in_full(norm), *parts(weight), bias, out, self._model.eps, *self._inboxes, pushed or 0,
-                *words.EXPONENTS[weight.in_a_word], **weight.packing,
+                words.EXPONENTS, **weight.packing,
                 ROWS=streamed.rows, WORDS=streamed.words, num_warps=streamed.warps, **options,
             )  # fmt: skip
             return

@@ -8,8 +8,9 @@ weight costs, and that the memory never waits for them.
 * **No conversions.** A GPU converts few integers at a time. Instead, a code is cut out of its word and put behind the
   exponent of a power of two, where its bits count ones: that is the code and the power of two, as a float. The power
   is taken off the whole sum. Exponents are arguments of the kernel: two constants in one operation would be two. In 4
-  bits, codes are put to two places, so that a shift serves two of them. Bits of fp8 are put where a float32 has them:
-  what that is too small by is made up for at the end.
+  bits, codes are put to three places, so that two shifts serve eight of them: what float32 loses behind 2^15 is a sixth
+  of what bfloat16 loses of x. Bits of fp8 are put where a float32 has them: what that is too small by is made up for at
+  the end.
 
 A word of 32 bits has CODES codes, and its kth meets the number of x that lies k * GROUP behind the first one's (see
 `weights.py`). FLOAT: codes are fp8.
@@ -21,24 +22,23 @@ import triton.language as tl
 from udaciheadline.engines.compiled.kernels import take_turn
 from udaciheadline.engines.compiled.products import finish
 
-EXPONENTS = {4: (0x47000000, 0), 8: (0x43000000, 0x45000000)}  # 2^15; 2^7 and 2^11 for every second code
+EXPONENTS = (0x47000000, 0x45000000, 0x43000000)  # of 2^15, 2^11 and 2^7, where bits 8, 12 and 16 count ones
+PLACES = tl.constexpr((0, 1, 0, 1, 2, 0, 1, 2))  # which of them the kth code of 4 bits is put behind
+SIDE_BY_SIDE = tl.constexpr(4)  # words that a thread asks for with one load
 
 
 @triton.jit
-def raised(words, k: tl.constexpr, bits, other_bits, CODES: tl.constexpr, FLOAT: tl.constexpr):
+def raised(words, k: tl.constexpr, bits, CODES: tl.constexpr, FLOAT: tl.constexpr):
     """The kth codes of words as float32, too large by what `excess` says; of FLOAT, by a factor of 2^-120."""
     if FLOAT:
         own = words << (24 - 8 * k) if k < 3 else words
         return ((own >> 4) & -0x78100000).to(tl.float32, bitcast=True)  # the sign, and seven bits from bit 20 on
     elif CODES == 4:
         own = words << 8 if k == 0 else words if k == 1 else words >> (8 * k - 8)
-        return ((own & 0x0000FF00) | bits).to(tl.float32, bitcast=True)
-    elif k % 2 == 0:
-        own = words << (16 - 4 * k) if k < 4 else words >> (4 * k - 16)
-        return ((own & 0x000F0000) | bits).to(tl.float32, bitcast=True)
+        return ((own & 0x0000FF00) | bits[0]).to(tl.float32, bitcast=True)
     else:
-        own = words << (12 - 4 * k) if k < 3 else words >> (4 * k - 12)
-        return ((own & 0x0000F000) | other_bits).to(tl.float32, bitcast=True)
+        own = words << 8 if k < 2 else words if k < 5 else words >> 12
+        return ((own & (0x00000F00 << 4 * PLACES[k])) | bits[PLACES[k]]).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -47,7 +47,7 @@ def excess(k: tl.constexpr, CODES: tl.constexpr):
     if CODES == 4:
         return 32768.0 + 128.0
     else:
-        return 128.0 + 8.0 if k % 2 == 0 else 2048.0 + 8.0
+        return 2.0 ** (15 - 4 * PLACES[k]) + 8.0
 
 
 @triton.jit
@@ -55,7 +55,7 @@ def read_x(
     x_ptr, norm_ptr, place, LENGTH: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, WORDS: tl.constexpr
 ):  # fmt: skip
     """x, times its norm's weights, as CODES parts (1, WORDS): what each word's codes meet. With it, what the codes'
-    excess makes of that (1, WORDS), the sum of it, and that of squares of x.
+    excess makes of that, for words `side_by_side`, the sum of it, and that of squares of x.
 
     All of 32 bits and one row, they are divided among threads as the rows of words are, and move nowhere to meet them.
     """
@@ -71,7 +71,13 @@ def read_x(
             x *= tl.load(norm_ptr + first + k * GROUP, mask=inside, other=0.0)
         above += excess(k, CODES) * x
         parts += (x,)  # type: ignore[assignment]
-    return parts, above, tl.sum(above, 1), tl.sum(squares, 1)
+    return parts, side_by_side(above), tl.sum(above, 1), tl.sum(squares, 1)
+
+
+@triton.jit
+def side_by_side(x):
+    """Sums (rows, WORDS / SIDE_BY_SIDE) of what is side by side in x (rows, WORDS): all of it one thread's."""
+    return tl.sum(tl.reshape(x, (x.shape[0], x.shape[1] // SIDE_BY_SIDE, SIDE_BY_SIDE)), 2)
 
 
 @triton.jit
@@ -79,37 +85,39 @@ def load_rows(
     words_ptr, scale_ptr, rows, place, first, last,
     LENGTH: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Words (rows, WORDS) of these rows, counted from the `first` on, and the scale of each word or, but for 4 bits, of
-    each row. Behind the `last` row nothing is loaded, nor is anything defined."""
+    """Words (rows, WORDS) of these rows, counted from the `first` on, and the scales of words side by side or, but for
+    4 bits, of each row. From the `last` row on nothing is loaded, nor is anything defined."""
     row = (first + rows).to(tl.int64)[:, None]
     there = (rows < last)[:, None]
     if place.shape[1] > LENGTH:
         there &= place < LENGTH
     words = tl.load(words_ptr + row * LENGTH + place, mask=there)  # what is not loaded meets zeros, or is not stored
     if CODES == 8:
-        scales = tl.load(scale_ptr + row * (LENGTH // GROUP) + place // GROUP, mask=there, other=0.0)
+        group = tl.arange(0, place.shape[1] // SIDE_BY_SIDE)[None, :] // (GROUP // SIDE_BY_SIDE)
+        asked = (rows < last)[:, None] & (group < LENGTH // GROUP)
+        scales = tl.load(scale_ptr + row * (LENGTH // GROUP) + group, mask=asked, other=0.0)
     else:
         scales = tl.load(scale_ptr + first + rows, mask=rows < last)
     return words, scales
 
 
 @triton.jit
-def multiply(words, scales, parts, above, all_above, bits, other_bits, CODES: tl.constexpr, FLOAT: tl.constexpr):
+def multiply(words, scales, parts, above, all_above, bits, CODES: tl.constexpr, FLOAT: tl.constexpr):
     """The products (rows) of words (rows, WORDS) with x in parts; `above` as in `read_x`, and its sum."""
-    total = raised(words, 0, bits, other_bits, CODES, FLOAT) * parts[0]
+    total = raised(words, 0, bits, CODES, FLOAT) * parts[0]
     for k in tl.static_range(1, CODES):
-        total += raised(words, k, bits, other_bits, CODES, FLOAT) * parts[k]
+        total += raised(words, k, bits, CODES, FLOAT) * parts[k]
     if FLOAT:
         return tl.sum(total, 1) * 2.0**120 * scales
     elif CODES == 8:
-        return tl.sum((total - above) * scales.to(tl.float32), 1)
+        return tl.sum((side_by_side(total) - above) * scales.to(tl.float32), 1)
     else:
         return (tl.sum(total, 1) - all_above) * scales
 
 
 @triton.jit
 def project_words_kernel(
-    x_ptr, norm_ptr, words_ptr, scale_ptr, bias_ptr, out_ptr, eps, inboxes_ptr, step_ptr, word, bits, other_bits,
+    x_ptr, norm_ptr, words_ptr, scale_ptr, bias_ptr, out_ptr, eps, inboxes_ptr, step_ptr, word, bits,
     IN: tl.constexpr, OUT: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, FLOAT: tl.constexpr,
     ROWS: tl.constexpr, WORDS: tl.constexpr, GATED: tl.constexpr, ADD: tl.constexpr, RANKS: tl.constexpr,
     AHEAD: tl.constexpr,
@@ -132,12 +140,12 @@ def project_words_kernel(
         real = rows < OUT
         following = rows + programs * ROWS
         next_words, next_scales = load_rows(words_ptr, scale_ptr, following, place, 0, OUT, LENGTH, CODES, GROUP)
-        y = multiply(words, scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
+        y = multiply(words, scales, parts, above, all_above, bits, CODES, FLOAT)
         words, scales = next_words, next_scales
         up = y
         if GATED:
             next_words, next_scales = load_rows(words_ptr, scale_ptr, following, place, OUT, OUT, LENGTH, CODES, GROUP)
-            up = multiply(up_words, up_scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
+            up = multiply(up_words, up_scales, parts, above, all_above, bits, CODES, FLOAT)
             up_words, up_scales = next_words, next_scales
         bias = tl.zeros((ROWS,), tl.float32)
         if bias_ptr is not None:
@@ -154,7 +162,7 @@ def project_words_kernel(
 
 @triton.jit
 def best_words_kernel(
-    x_ptr, norm_ptr, words_ptr, scale_ptr, value_ptr, token_ptr, bits, other_bits,
+    x_ptr, norm_ptr, words_ptr, scale_ptr, value_ptr, token_ptr, bits,
     IN: tl.constexpr, OUT: tl.constexpr, CODES: tl.constexpr, GROUP: tl.constexpr, FLOAT: tl.constexpr,
     ROWS: tl.constexpr, WORDS: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
@@ -171,7 +179,7 @@ def best_words_kernel(
     for _ in range(tl.cdiv(OUT - tl.program_id(0) * ROWS, programs * ROWS)):
         following = rows + programs * ROWS
         next_words, next_scales = load_rows(words_ptr, scale_ptr, following, place, 0, OUT, LENGTH, CODES, GROUP)
-        logits = multiply(words, scales, parts, above, all_above, bits, other_bits, CODES, FLOAT)
+        logits = multiply(words, scales, parts, above, all_above, bits, CODES, FLOAT)
         better = (rows < OUT) & (logits > best)
         best, tokens = tl.where(better, logits, best), tl.where(better, rows, tokens)
         words, scales, rows = next_words, next_scales, following
