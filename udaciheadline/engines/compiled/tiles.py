@@ -28,9 +28,9 @@ IDLE = 1 / 8  # of a row's length that its last tile may hang over the end
 WARPS = 4  # of a program at most
 FILLED = 3 / 4  # of the multiprocessors get a program, where there are rows enough
 STREAM_WEIGHTS = 16 * 1024  # of a block of rows
-STREAM_ROWS = 8  # of it at most
+STREAM_ROWS = {4: 8, 8: 4}  # of it at most, for so many codes a word
 STREAM_GATED_ROWS = 4  # of gate and of up each
-STREAM_WARPS = {4: 20, 8: 12}  # a multiprocessor, for so many codes a word
+STREAM_WARPS = {4: 20, 8: 16}  # a multiprocessor, likewise
 WORD_BYTES = 4
 WARP_BYTES = 512  # of a row that a warp reads with one load
 HEAD_ROWS = 32  # of the head a program compares, one tile's rows after the other
@@ -76,10 +76,12 @@ def stream(rows: int, length: int, columns: int, gated: bool, processors: int) -
     while words < length:
         words *= 2
     share = 2 if columns > LONGEST else 1  # of longer rows: x would fill the registers of so few warps
+    codes = columns // length
     most = max(1, STREAM_WEIGHTS * share // columns)
-    most = spread(rows, min(2 ** (most.bit_length() - 1), STREAM_GATED_ROWS if gated else STREAM_ROWS), processors)
+    most = min(2 ** (most.bit_length() - 1), STREAM_GATED_ROWS if gated else STREAM_ROWS[codes])
+    most = spread(rows, most, processors)
     warps = max(1, min(WARPS * share, words * WORD_BYTES // WARP_BYTES))
-    programs = max(2, STREAM_WARPS[columns // length] // warps)
+    programs = max(2, STREAM_WARPS[codes] // warps)
     return Stream(most, words, warps, min(-(-rows // most), processors * programs))
 
 
