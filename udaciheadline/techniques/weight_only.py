@@ -49,18 +49,18 @@ def build_bf16(spec: EngineSpec) -> Engine:
 
 
 def build(kind: str, spec: EngineSpec) -> Engine:
-    """The compiled engine on the main model with its matrices quantised to `kind`, one of `weights.KINDS`: to 4 bits by
-    what the model makes of articles that are not measured."""
+    """The compiled engine on the main model with its matrices quantised to `kind`, one of `weights.KINDS`: all but int8
+    by what the model makes of articles that are not measured."""
     from udaciheadline.checkpoints.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     tokenizer = load_tokenizer(spec.model)
-    details = calibrated(model, tokenizer, spec.calibration) if kind == "int4" else None
+    details = None if kind == "int8" else calibrated(model, tokenizer, spec.calibration, kind)
     return build_engine(replace(spec, engine="compiled"), model, tokenizer, details=details, weights=kind)
 
 
-def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[str, float]:
-    """Rounds a transformers model's layers to 4 bits, in place, by these articles with their headlines, in the
+def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article], kind: str) -> dict[str, float]:
+    """Rounds a transformers model's layers to fp8 or int4, in place, by these articles with their headlines, in the
     notebook's prompt whatever the session's is: the same articles give the same weights. Where there are none, as in a
     job, they are the newswire's. Returns how long it took and how much was read. Raises Unsupported."""
     from udaciheadline.data.newswire import training_articles
@@ -69,7 +69,7 @@ def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[
 
     read = articles or tuple(training_articles(CALIBRATION_ARTICLES))
     texts = [prompt_for(article.short_description) + completion_for(article.headline) for article in read]
-    return calibrate(model, tokenizer(texts)["input_ids"]) | {"calibration_articles": len(read)}
+    return calibrate(model, tokenizer(texts)["input_ids"], kind) | {"calibration_articles": len(read)}
 
 
 _alone = partial(Technique, optimises="compiled", batches=False, engines=("compiled",))
@@ -77,6 +77,6 @@ _alone = partial(Technique, optimises="compiled", batches=False, engines=("compi
 TECHNIQUES = (
     _alone("compiled-bf16", "Compiled, bf16", 41, build_bf16),
     _alone("compiled-int8", "Compiled, 8bit", 42, partial(build, "int8")),
-    _alone("compiled-fp8", "Compiled, fp8", 44, partial(build, "fp8"), needs_cuda=True),
+    _alone("compiled-fp8", "Compiled, fp8", 44, partial(build, "fp8"), needs_cuda=True, calibrates=True),
     _alone("compiled-int4", "Compiled, 4bit", 54, partial(build, "int4"), calibrates=True),
 )
