@@ -6,8 +6,8 @@ matrix column by column and adds the error of each to the columns that are still
 layer's inputs say it is made up for best. Columns whose inputs are largest come first, since those that come last have
 nobody left to make up for them.
 
-The grid need not be even. Codes of fp8 have three bits of mantissa: their steps are in proportion to the weight, six
-hundredths of it and more, wherever in its range a row's scale puts it. So there is no scale to be chosen for them.
+The grid need not be even. Codes of fp8 have three bits of mantissa: a step is a sixteenth to an eighth of the weight,
+wherever in their range a row's scale puts it, so that of scales only those within a doubling differ, and little.
 
 Layers are calibrated in their order, each on what those before it, in few bits already, make of the texts: it makes up
 for their errors, too. The texts are read once, each projection being calibrated when they get there, and no more than
@@ -24,12 +24,16 @@ import torch
 from torch import Tensor
 
 from udaciheadline.engines.compiled.families import check
-from udaciheadline.engines.compiled.weights import RANGE, group, to_codes, widest
+from udaciheadline.engines.compiled.weights import RANGE, group, to_codes
 from udaciheadline.engines.texts import padded
 
 BLOCK = 128  # columns whose errors reach the columns behind them in one product
 DAMPING = 0.05  # of the mean second moment, on the diagonal: a hundred short texts are few beside the columns
-STEPS = (7.0, 7.5, 8.0, 8.5, 9.0, 10.0, 11.0)  # from zero to a group's largest weight, that are tried: over 8 cuts it
+CUTTING = (7.0, 7.5, 8.0, 8.5, 9.0, 10.0, 11.0)  # beyond 8 a group's largest weight is cut
+STEPS = {  # from zero to the largest weight that shares a scale, that are tried
+    "int4": (*CUTTING, *(-steps for steps in CUTTING)),
+    "fp8": tuple(448.0 / 2 ** (k / 8) for k in range(8)),  # after a doubling the codes are the same again
+}
 SMALL = 1e-12  # of what must not be zero: a float32 far above the least
 
 
@@ -38,8 +42,8 @@ def calibrate(model: Any, texts: Sequence[Sequence[int]], kind: str) -> dict[str
     """Rounds the layers' matrices of a transformers Llama, or another of `families.FAMILIES`, to fp8 or int4, in place,
     by what it makes of these texts in tokens.
 
-    Each projection's `weight` (o, i) then lies on its `scales`, (o) or of int4 (o, i / group), which stand beside it,
-    as `weights.taken_over` expects; embedding and head stay. Returns the seconds that it took and the number of tokens.
+    Each projection's `weight` (o, i) then lies on its `scales` (o, groups), which stand beside it, as
+    `weights.taken_over` expects; embedding and head stay. Returns the seconds that it took and the number of tokens.
     Raises Unsupported for a model of another family, or for int4 with matrices that do not divide into groups.
     """
     check(model.config)
@@ -77,21 +81,19 @@ def _calibrate(projections: Sequence[Any], read: Tensor, kind: str, _: Any, inpu
 
 
 def gptq(weight: Tensor, moments: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """The weight (o, i) rounded to fp8 or int4, and its scales, (o) or of int4 (o, i / group), for inputs of these
-    second moments (i, i)."""
+    """The weight (o, i) rounded to fp8 or int4, and its scales (o, groups), for inputs of these second moments (i, i).
+
+    Those of int4 are in the weight's type, in which they will be multiplied with.
+    """
     moments = moments.clone()
     moments.diagonal().add_((DAMPING * moments.diagonal().mean()).clamp(min=SMALL))
-    if kind == "int4":
-        size = group(weight.shape[1])
-        scales = best_scales(weight, moments.diagonal(), size).to(weight.dtype)
-        of_columns = scales.float().repeat_interleave(size, 1)
-    else:
-        scales = widest(weight, kind)
-        of_columns = scales[:, None].expand(weight.shape)
+    size = group(weight.shape[1]) if kind == "int4" else weight.shape[1]
+    scales = best_scales(weight, moments.diagonal(), size, kind)
+    scales = scales.to(weight.dtype) if kind == "int4" else scales
     order = moments.diagonal().argsort(descending=True, stable=True)
     spread = spreading(moments[order][:, order])
     left = weight.T[order].float()  # (i, o): a row is a column of the weight, as what came before it has left it
-    steps = of_columns.T[order]
+    steps = scales.float().T.repeat_interleave(size, 0)[order]
     rounded = _rounding(kind, steps[0])
     for start in range(0, len(left), BLOCK):
         block, behind = slice(start, start + BLOCK), slice(start + BLOCK, None)
@@ -129,20 +131,21 @@ def spreading(moments: Tensor) -> Tensor:
     return upper / upper.diagonal()[:, None]
 
 
-def best_scales(weight: Tensor, importance: Tensor, size: int) -> Tensor:
+def best_scales(weight: Tensor, importance: Tensor, size: int, kind: str) -> Tensor:
     """The scales (o, i / size) that round a weight (o, i) with the least squared error, a column counting as much as
     its `importance` (i).
 
-    There is one more code below zero than above: a scale may be negative, so that the larger end of a group gets it.
+    int4 has one more code below zero than above: a scale may be negative, so that the larger end of a group gets it.
     """
     groups = weight.float().view(len(weight), -1, size)
-    largest = groups.abs().amax(2).clamp(min=100 * torch.finfo(weight.dtype).tiny)  # no scale may be zero
-    least = torch.full_like(largest, torch.inf)
+    least = max(STEPS[kind]) * torch.finfo(weight.dtype).tiny  # no scale may be zero
+    largest = groups.abs().amax(2).clamp(min=least)
+    lowest = torch.full_like(largest, torch.inf)
     scales = largest
-    for steps in (*STEPS, *(-steps for steps in STEPS)):
+    for steps in STEPS[kind]:
         tried = (largest / steps)[..., None]
-        errors = nearest(groups, tried, "int4").sub_(groups).square_()
+        errors = nearest(groups, tried, kind).sub_(groups).square_()
         error = (errors * importance.view(-1, size)).sum(2)
-        scales = torch.where(error < least, tried[..., 0], scales)
-        least = torch.minimum(error, least)
+        scales = torch.where(error < lowest, tried[..., 0], scales)
+        lowest = torch.minimum(error, lowest)
     return scales

@@ -110,15 +110,16 @@ def quantized(weight: Tensor, kind: str, scales: Tensor | None = None, words: bo
     """The weight (o, i) in the KINDS' `kind`, each number rounded to the nearest code; 8 bits in `words` or not (None:
     as kernels want them where the weight is).
 
-    Whoever has chosen scales and rounded on to them already (`scales` (o), or (o, i / group) for int4) gets exactly
-    that. Raises Unsupported for a matrix whose rows do not divide into groups or words.
+    Whoever has chosen scales (o, groups) and rounded on to them already gets exactly that; only int4 has more than one
+    group in a row. Raises Unsupported for a matrix whose rows do not divide into groups or words.
     """
     rows, columns = weight.shape
-    grouped = weight.view(rows, -1, group(columns) if kind == "int4" else columns)
+    grouped = weight.float().view(rows, -1, group(columns) if kind == "int4" else columns)
     if scales is None:
-        scales = widest(grouped, kind)
-        scales = scales.to(weight.dtype) if kind == "int4" else scales.flatten()
-    codes = to_codes((grouped.float() / scales.float().view(rows, -1, 1)).flatten(1), kind)
+        least = torch.finfo(weight.dtype).tiny * RANGE[kind][1]  # of a row of zeros, in the type of its scale
+        scales = grouped.abs().amax(2).clamp(min=least) / RANGE[kind][1]
+    scales = scales.to(weight.dtype) if kind == "int4" else scales.flatten()
+    codes = to_codes((grouped / scales.float().view(rows, -1, 1)).flatten(1), kind)
     if kind == "int4":
         nibbles = codes.to(torch.int32) + 8
         return Quantized(in_words(nibbles, 8, group(columns) // 8), scales, weight.dtype, in_a_word=8)
@@ -126,12 +127,6 @@ def quantized(weight: Tensor, kind: str, scales: Tensor | None = None, words: bo
         codes = codes.view(torch.uint8).to(torch.int32) if kind == "fp8" else codes.to(torch.int32) + 128
         return Quantized(in_words(codes, 4, TOGETHER), scales, weight.dtype, in_a_word=4, floating=kind == "fp8")
     return Quantized(codes, scales, weight.dtype, floating=kind == "fp8")
-
-
-def widest(numbers: Tensor, kind: str) -> Tensor:
-    """The scales (...) with which the largest of the numbers (..., n) that share one gets the largest code, float32."""
-    least = torch.finfo(numbers.dtype).tiny * RANGE[kind][1]  # of zeros only, in the type of their scale
-    return numbers.abs().amax(-1).float().clamp(min=least) / RANGE[kind][1]
 
 
 def to_codes(numbers: Tensor, kind: str) -> Tensor:
