@@ -8,9 +8,9 @@ bytes saved are time saved.
 What it costs, in nats a token of true headlines (SmolLM2 on real articles; `docs/performance.md` has the tables): int8
 .00 to .01, with nearest codes. Those of fp8 cost .06 to .07, of 4 bits .4 to .7, too much to deploy; so both are chosen
 by GPTQ on articles that are not measured (`engines/compiled/calibration.py`), and the head is int8: then fp8 costs .01,
-and 4 bits cost .13 to .14, a third of bitsandbytes' nf4 (.4) and more than the .1 that is allowed. Where a GPU multiplies
-fp8 as it is (16 rows and more: prompts, jobs, likelihoods) x is fp8, too, which nothing makes up for: .03 to .05 in all.
-The embedded models lose .01 and less. Each process that starts calibrates anew.
+and 4 bits cost .13 to .14, a third of bitsandbytes' nf4 (.4), but more than the .1 of its gate. Where a GPU
+multiplies fp8 as it is (16 rows and more: prompts, jobs, likelihoods) x is fp8, too, which nothing makes up for: .03 to
+.05 in all. The embedded models lose .01 and less. Each process that starts calibrates anew.
 
 **On a GPU** (`engines/compiled/words.py`, `mixed.py`) a step of the shape of Llama-3.1-8B on an H100 is 1.62 (int8),
 1.60 (fp8) and 2.14 (int4) times as fast as in bfloat16, of Llama-3.2-1B 1.44, 1.41 and 1.74: what does not shrink is
