@@ -1,4 +1,4 @@
-"""What the row of 4 bits is calibrated on."""
+"""What rows of few bits are calibrated on."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ ARTICLES = (
 def calibrated_on(monkeypatch):
     """The texts that weights are calibrated on, in place of which nothing is calibrated."""
     made = []
-    monkeypatch.setattr(compiled, "calibrate", lambda model, texts: made.extend(texts) or {})
+    monkeypatch.setattr(compiled, "calibrate", lambda model, texts, kind: made.extend(texts) or {})
     return made
 
 
@@ -31,21 +31,21 @@ def text(article):
 
 
 def test_it_is_calibrated_on_the_articles_that_it_is_given_with_their_headlines(calibrated_on, tokenizer):
-    assert calibrated(None, tokenizer, ARTICLES) == {"calibration_articles": 2}
+    assert calibrated(None, tokenizer, ARTICLES, "int4") == {"calibration_articles": 2}
     assert [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in calibrated_on] == [
         text(article) for article in ARTICLES
     ]
 
 
 def test_without_articles_it_is_calibrated_on_the_newswires_which_are_never_measured(calibrated_on, tokenizer):
-    calibrated(None, tokenizer, ())
+    calibrated(None, tokenizer, (), "int4")
     read = [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in calibrated_on]
     assert read == [text(article) for article in training_articles(CALIBRATION_ARTICLES)]
     assert not {text(article) for article in evaluation_articles()} & set(read)
 
 
-@pytest.mark.parametrize(("kind", "is_calibrated"), [("int8", False), ("int4", True)])
-def test_only_weights_of_4_bits_are_calibrated_and_the_row_says_so(spec, monkeypatch, kind, is_calibrated):
+@pytest.mark.parametrize(("kind", "is_calibrated"), [("int8", False), ("fp8", True), ("int4", True)])
+def test_all_but_int8_are_calibrated_and_the_row_says_so(spec, monkeypatch, kind, is_calibrated):
     given = {}
 
     def engine(model, tokenizer, **arguments):

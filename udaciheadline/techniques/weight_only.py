@@ -5,10 +5,12 @@ headline is written. A code is unpacked in the registers of the very program tha
 (`engines/compiled/weights.py` has the formats), so that at batch 1, where a token takes as long as reading the weights,
 bytes saved are time saved.
 
-What it costs, in nats a token of true headlines (SmolLM2 on real articles; `docs/performance.md` has the table): int8
-nothing that is seen, fp8 .07, half of it in the head. In 4 bits the nearest codes cost .4 to .7, too much to deploy;
-chosen by GPTQ on articles that are not measured (`engines/compiled/calibration.py`) they cost .09 to .13, a third or
-less of bitsandbytes' nf4 (.4). The embedded models lose .01 and less. Each process that starts calibrates anew.
+What it costs, in nats a token of true headlines (SmolLM2 on real articles; `docs/performance.md` has the tables): int8
+.00 to .01, with nearest codes. Those of fp8 cost .06 to .07, of 4 bits .4 to .7, too much to deploy; so both are chosen
+by GPTQ on articles that are not measured (`engines/compiled/calibration.py`), and the head is int8: then fp8 costs .01,
+and 4 bits cost .13 to .14, a third of bitsandbytes' nf4 (.4), but more than the .1 of its gate. Where a GPU
+multiplies fp8 as it is (16 rows and more: prompts, jobs, likelihoods) x is fp8, too, which nothing makes up for: .03 to
+.05 in all. The embedded models lose .01 and less. Each process that starts calibrates anew.
 
 **On a GPU** (`engines/compiled/words.py`, `mixed.py`) a step of the shape of Llama-3.1-8B on an H100 is 1.62 (int8),
 1.60 (fp8) and 2.14 (int4) times as fast as in bfloat16, of Llama-3.2-1B 1.44, 1.41 and 1.74: what does not shrink is
@@ -49,18 +51,18 @@ def build_bf16(spec: EngineSpec) -> Engine:
 
 
 def build(kind: str, spec: EngineSpec) -> Engine:
-    """The compiled engine on the main model with its matrices quantised to `kind`, one of `weights.KINDS`: to 4 bits by
-    what the model makes of articles that are not measured."""
+    """The compiled engine on the main model with its matrices quantised to `kind`, one of `weights.KINDS`: all but int8
+    by what the model makes of articles that are not measured."""
     from udaciheadline.checkpoints.models import load_model, load_tokenizer
 
     model = load_model(spec.model, device=spec.device, dtype=spec.dtype)
     tokenizer = load_tokenizer(spec.model)
-    details = calibrated(model, tokenizer, spec.calibration) if kind == "int4" else None
+    details = None if kind == "int8" else calibrated(model, tokenizer, spec.calibration, kind)
     return build_engine(replace(spec, engine="compiled"), model, tokenizer, details=details, weights=kind)
 
 
-def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[str, float]:
-    """Rounds a transformers model's layers to 4 bits, in place, by these articles with their headlines, in the
+def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article], kind: str) -> dict[str, float]:
+    """Rounds a transformers model's layers to fp8 or int4, in place, by these articles with their headlines, in the
     notebook's prompt whatever the session's is: the same articles give the same weights. Where there are none, as in a
     job, they are the newswire's. Returns how long it took and how much was read. Raises Unsupported."""
     from udaciheadline.data.newswire import training_articles
@@ -69,7 +71,7 @@ def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[
 
     read = articles or tuple(training_articles(CALIBRATION_ARTICLES))
     texts = [prompt_for(article.short_description) + completion_for(article.headline) for article in read]
-    return calibrate(model, tokenizer(texts)["input_ids"]) | {"calibration_articles": len(read)}
+    return calibrate(model, tokenizer(texts)["input_ids"], kind) | {"calibration_articles": len(read)}
 
 
 _alone = partial(Technique, optimises="compiled", batches=False, engines=("compiled",))
@@ -77,6 +79,6 @@ _alone = partial(Technique, optimises="compiled", batches=False, engines=("compi
 TECHNIQUES = (
     _alone("compiled-bf16", "Compiled, bf16", 41, build_bf16),
     _alone("compiled-int8", "Compiled, 8bit", 42, partial(build, "int8")),
-    _alone("compiled-fp8", "Compiled, fp8", 44, partial(build, "fp8"), needs_cuda=True),
+    _alone("compiled-fp8", "Compiled, fp8", 44, partial(build, "fp8"), needs_cuda=True, calibrates=True),
     _alone("compiled-int4", "Compiled, 4bit", 54, partial(build, "int4"), calibrates=True),
 )

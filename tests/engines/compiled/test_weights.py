@@ -97,9 +97,12 @@ def test_all_matrices_of_a_model_are_quantised_and_its_norms_are_not(kind):
     assert torch.float32 not in held
 
 
-def test_the_head_has_8_bits_where_layers_have_4():
-    model = Llama(of_family("llama", **WIDE), 32, kind="int4")
-    assert (model.head.bits, model.layers[0].down.bits) == (8, 4)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_head_is_int8_whatever_the_layers_are(kind):
+    model = Llama(of_family("llama", **WIDE), 32, kind=kind)
+    down = model.layers[0].down
+    assert (model.head.codes.dtype, model.head.bits, model.head.floating) == (torch.int8, 8, False)
+    assert (down.bits, down.floating) == (4 if kind == "int4" else 8, kind == "fp8")
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])

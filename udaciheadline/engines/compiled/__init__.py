@@ -1,8 +1,8 @@
 """Our own greedy decode loop, on a Llama of our own: launches and Python taken away, so that a token costs what the
 hardware needs for it.
 
-Others use `CompiledEngine`, `check`, which says whether it can run a model, and `calibrate`, which chooses its weights
-of 4 bits. Inside, from what a job sees to what a token sees: `loop` sends texts through rows; `rows` holds the texts in
+Others use `CompiledEngine`, `check`, which says whether it can run a model, and `calibrate`, which chooses weights of
+few bits. Inside, from what a job sees to what a token sees: `loop` sends texts through rows; `rows` holds the texts in
 flight, as they are or in C++ for a CPU (`native` builds `cpu/`, of `packed` weights), and `graphs` as CUDA graphs,
 whose `step` launches the `kernels` and the `products`, divided into `tiles`; `llama` is the model, of one of the
 `families`, and `attention` has the angles of its tokens' positions. `speculation` is a text whose tokens are drafted,

@@ -103,11 +103,11 @@ class Llama(nn.Module):
     """The model, filled from a transformers Llama or another of `families.FAMILIES`, whose weights it takes over layer
     by layer: `source` is of no use afterwards, and no second copy of the weights is ever held.
 
-    `length` is the longest text in tokens, prompt and headline together. The matrices are quantised to `kind`, one of
-    `weights.KINDS`, where it is given, each as it is taken over. Of several ranks, source is this one's
-    `stage`, of which the first has the embedding and the last the head, or its `share` of every layer and of the
-    vocabulary (`checkpoints/division.py`). Raises Unsupported for a model of another family, or with something that
-    these do not have as published.
+    `length` is the longest text in tokens, prompt and headline together. The layers' matrices are quantised to `kind`,
+    one of `weights.KINDS`, where it is given, and the head to int8, each as it is taken over. Of several ranks, source
+    is this one's `stage`, of which the first has the embedding and the last the head, or its `share` of every layer and
+    of the vocabulary (`checkpoints/division.py`). Raises Unsupported for a model of another family, or with something
+    that these do not have as published.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Llama(nn.Module):
         self.head_dim = head_dim(config)
         self.eps, self.length = config.rms_norm_eps, length
         self.vocabulary = config.vocab_size
-        tied, head_kind = config.tie_word_embeddings, "int8" if kind == "int4" else kind
+        tied, head_kind = config.tie_word_embeddings, "int8" if kind else None
         embedding = taken_over(source.model.embed_tokens, kind=head_kind if tied else None)  # (vocabulary, h)
         head = embedding if tied else taken_over(source.lm_head, kind=head_kind)
         self.embedding: Any = embedding if self.stage.first else None

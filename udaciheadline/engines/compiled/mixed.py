@@ -7,8 +7,9 @@ What is fastest depends on the number of rows:
 * **Many**: the time is that of multiplying, and the library does that best. It gets the weight unpacked, which is a
   small part of the time then, and in memory that the next product uses again.
 * **fp8**, many: the matrix units multiply fp8 as it is, at twice their rate for 16 bits, if x is fp8 too. So each row
-  of x is scaled by its largest magnitude and rounded (dynamic quantisation). That changes the numbers: a job of this
-  kind is judged by its own headlines, and the likelihood by this path.
+  of x is scaled by its largest magnitude and rounded (dynamic quantisation). That changes the numbers, by more than the
+  weights do where those are calibrated: a job of this kind is judged by its own headlines, and the likelihood by this
+  path.
 """
 
 from typing import Any

@@ -7,8 +7,10 @@ precision (weight-only quantisation), and so does the sum.
 * **int8**: a row of the matrix has one scale, its largest magnitude / 127.
 * **fp8**: the same with numbers of 4 bits of exponent and 3 of mantissa (e4m3), the largest of them 448: as many bytes,
   coarser near the largest weights, finer near zero; a Hopper GPU multiplies them as they are.
-* **int4**: a group of 128 or 64 neighbours in a row has one scale, for codes from -8 to 7. The head, which decides
-  between tokens that are nearly tied, has 8 bits, and so has the embedding that is tied to it.
+* **int4**: a group of 128 or 64 neighbours in a row has one scale, for codes from -8 to 7.
+
+The head, which decides between tokens that are nearly tied, is int8 whatever the layers are, and so is the embedding
+that is tied to it.
 
 Shapes: weights (o, i) multiply x (m, i) to (m, o).
 """
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from udaciheadline.records import Unsupported
 
 KINDS = ("int8", "fp8", "int4")
-LARGEST = {"int8": 127.0, "fp8": 448.0, "int4": 7.0}
+RANGE = {"int8": (-127.0, 127.0), "fp8": (-448.0, 448.0), "int4": (-8.0, 7.0)}  # of codes
 GROUPS = (128, 64)  # weights of a row that share a scale in 4 bits: the first that divides the row
 UNPACKED = {"CODES": 1, "GROUP": 1, "FLOAT": False}  # the `packing` of a weight that is not quantised
 TOGETHER = 16  # words side by side, whose kth codes are of neighbours in 8 bits
@@ -108,24 +110,29 @@ def quantized(weight: Tensor, kind: str, scales: Tensor | None = None, words: bo
     """The weight (o, i) in the KINDS' `kind`, each number rounded to the nearest code; 8 bits in `words` or not (None:
     as kernels want them where the weight is).
 
-    Whoever has chosen scales and rounded on to them already (`scales` (o, i / group), for int4) gets exactly that.
-    Raises Unsupported for a matrix whose rows do not divide into groups or words.
+    Whoever has chosen scales (o, groups) and rounded on to them already gets exactly that; only int4 has more than one
+    group in a row. Raises Unsupported for a matrix whose rows do not divide into groups or words.
     """
     rows, columns = weight.shape
     grouped = weight.float().view(rows, -1, group(columns) if kind == "int4" else columns)
     if scales is None:
-        least = torch.finfo(weight.dtype).tiny * LARGEST[kind]  # of a row of zeros, in the type of its scale
-        scales = grouped.abs().amax(2).clamp(min=least) / LARGEST[kind]
-        scales = scales.to(weight.dtype) if kind == "int4" else scales.flatten()
-    codes = (grouped / scales.float().view(rows, -1, 1)).flatten(1)
+        least = torch.finfo(weight.dtype).tiny * RANGE[kind][1]  # of a row of zeros, in the type of its scale
+        scales = grouped.abs().amax(2).clamp(min=least) / RANGE[kind][1]
+    scales = scales.to(weight.dtype) if kind == "int4" else scales.flatten()
+    codes = to_codes((grouped / scales.float().view(rows, -1, 1)).flatten(1), kind)
     if kind == "int4":
-        nibbles = codes.round().clamp(-8, 7).to(torch.int32) + 8
+        nibbles = codes.to(torch.int32) + 8
         return Quantized(in_words(nibbles, 8, group(columns) // 8), scales, weight.dtype, in_a_word=8)
-    codes = codes.to(torch.float8_e4m3fn) if kind == "fp8" else codes.round().to(torch.int8)
     if weight.is_cuda if words is None else words:
         codes = codes.view(torch.uint8).to(torch.int32) if kind == "fp8" else codes.to(torch.int32) + 128
         return Quantized(in_words(codes, 4, TOGETHER), scales, weight.dtype, in_a_word=4, floating=kind == "fp8")
     return Quantized(codes, scales, weight.dtype, floating=kind == "fp8")
+
+
+def to_codes(numbers: Tensor, kind: str) -> Tensor:
+    """The nearest codes, int8 or float8_e4m3fn, of numbers that were divided by their scales and are used up."""
+    numbers.clamp_(*RANGE[kind])  # beyond which fp8 has no number, and some versions of torch say so
+    return numbers.to(torch.float8_e4m3fn) if kind == "fp8" else numbers.round_().to(torch.int8)
 
 
 def in_words(codes: Tensor, count: int, together: int) -> Tensor:
