@@ -22,7 +22,7 @@ ARTICLES = (
 def calibrated_on(monkeypatch):
     """The texts that weights are calibrated on, in place of which nothing is calibrated."""
     made = []
-    monkeypatch.setattr(compiled, "calibrate", lambda model, texts, kind: made.extend(texts) or {})
+    monkeypatch.setattr(compiled, "calibrate_once", lambda model, texts, kind: made.extend(texts) or {})
     return made
 
 

@@ -10,7 +10,8 @@ What it costs, in nats a token of true headlines (SmolLM2 on real articles; `doc
 by GPTQ on articles that are not measured (`engines/compiled/calibration.py`), and the head is int8: then fp8 costs .01,
 and 4 bits cost .13 to .14, a third of bitsandbytes' nf4 (.4), but more than the .1 of its gate. Where a GPU
 multiplies fp8 as it is (16 rows and more: prompts, jobs, likelihoods) x is fp8, too, which nothing makes up for: .03 to
-.05 in all. The embedded models lose .01 and less. Each process that starts calibrates anew.
+.05 in all. The embedded models lose .01 and less. On a GPU each process that
+starts calibrates anew, on a CPU the first one, for all.
 
 **On a GPU** (`engines/compiled/words.py`, `mixed.py`) a step of the shape of Llama-3.1-8B on an H100 is 1.62 (int8),
 1.60 (fp8) and 2.14 (int4) times as fast as in bfloat16, of Llama-3.2-1B 1.44, 1.41 and 1.74: what does not shrink is
@@ -67,11 +68,11 @@ def calibrated(model: Any, tokenizer: Any, articles: Sequence[Article], kind: st
     job, they are the newswire's. Returns how long it took and how much was read. Raises Unsupported."""
     from udaciheadline.data.newswire import training_articles
     from udaciheadline.data.prompts import completion_for, prompt_for
-    from udaciheadline.engines.compiled import calibrate
+    from udaciheadline.engines.compiled import calibrate_once
 
     read = articles or tuple(training_articles(CALIBRATION_ARTICLES))
     texts = [prompt_for(article.short_description) + completion_for(article.headline) for article in read]
-    return calibrate(model, tokenizer(texts)["input_ids"], kind) | {"calibration_articles": len(read)}
+    return calibrate_once(model, tokenizer(texts)["input_ids"], kind) | {"calibration_articles": len(read)}
 
 
 _alone = partial(Technique, optimises="compiled", batches=False, engines=("compiled",))

@@ -1,0 +1,101 @@
+"""What a model was calibrated to on a CPU, kept on disk: it takes a minute or two and comes out the same each time, and
+every process of a row, and every job, would wait for it.
+
+A file has the codes and scales of all projections. Its name stands for everything that they come from: weights, texts,
+kind, and what calibrates. Where there is no room for it, or no place, each process calibrates for itself; so does each
+on a GPU, where it takes seconds.
+"""
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from udaciheadline.engines.compiled.calibration import calibrate
+from udaciheadline.engines.compiled.weights import to_codes
+
+UNUSED_SECONDS = 30 * 24 * 3600  # for which a file, which is as large as its model in 8 bits, is kept
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("calibration.py", "weights.py", "kept.py"))
+
+
+@torch.no_grad()
+def calibrate_once(model: Any, texts: Sequence[Sequence[int]], kind: str) -> dict[str, float]:
+    """`calibration.calibrate`, whose result is there from then on where the model is on a CPU: the same weights and
+    scales, and the seconds that it took then."""
+    if model.device.type != "cpu":
+        return calibrate(model, texts, kind)
+    file = _place(model, texts, kind)
+    if file and (details := _restored(model, file)):
+        return details
+    details = calibrate(model, texts, kind)
+    if file:
+        _keep(model, kind, file, details)
+    return details
+
+
+def _place(model: Any, texts: Sequence[Sequence[int]], kind: str) -> Path | None:
+    """The file for this model, texts and kind; None where there is no home for it."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    try:
+        folder = (Path(cache) if cache else Path.home() / ".cache") / "udaciheadline" / "calibrated"
+    except RuntimeError:
+        return None
+    key = hashlib.sha256()
+    for source in SOURCES:
+        key.update(source.read_bytes())
+    key.update(f"{torch.__version__} {kind} {model.dtype} {model.config} {list(map(list, texts))}".encode())
+    for name, weight in model.state_dict().items():
+        key.update(name.encode())
+        key.update(weight.contiguous().view(-1).view(torch.uint8).numpy())
+    return folder / f"{key.hexdigest()[:24]}.safetensors"
+
+
+def _keep(model: Any, kind: str, file: Path, details: dict[str, float]) -> None:
+    """Writes the file, and leaves it where that cannot be done."""
+    made = {}
+    for name, projection in model.named_modules():
+        if hasattr(projection, "scales"):
+            steps = _steps(projection.scales, projection.weight)
+            made[f"{name}.codes"] = to_codes(projection.weight.float() / steps, kind)
+            made[f"{name}.scales"] = projection.scales
+    own = file.with_suffix(f".{os.getpid()}")  # another process may be writing it, too
+    try:
+        with contextlib.suppress(OSError, SafetensorError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file(made, own, {name: repr(value) for name, value in details.items()})
+            own.replace(file)
+            for other in file.parent.glob("*.safetensors"):
+                if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
+                    other.unlink(missing_ok=True)
+    finally:
+        with contextlib.suppress(OSError):
+            own.unlink(missing_ok=True)
+
+
+def _restored(model: Any, file: Path) -> dict[str, float] | None:
+    """Puts what is kept into the model, and returns what was noted with it; None where nothing is, or it is damaged."""
+    try:
+        with safe_open(file, "pt") as kept:
+            made = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118, it is no mapping
+            details = {name: float(value) for name, value in kept.metadata().items()}
+        file.touch()
+    except (OSError, SafetensorError):
+        return None
+    for name, projection in model.named_modules():
+        if (codes := made.get(f"{name}.codes")) is not None:
+            projection.scales = made[f"{name}.scales"]
+            projection.weight.copy_(codes.float() * _steps(projection.scales, projection.weight))
+    return details
+
+
+def _steps(scales: Tensor, weight: Tensor) -> Tensor:
+    """The scale of each weight (o, i), of scales (o, groups)."""
+    return scales.float().repeat_interleave(weight.shape[1] // scales.shape[1], 1)
