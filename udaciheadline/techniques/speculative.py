@@ -16,8 +16,10 @@ for k draft passes. It is faster where the draft is much cheaper than the target
 cost and most tokens accepted. It is slower where passes cost the same whatever the model's size, as on a launch-bound
 GPU, or where draft and target are close in depth, as the embedded two are.
 
-On a CPU it has not paid for the embedded pair: for few tokens at a time there is no program that reads the weights as
-fast as a step's does (docs/performance.md).
+On an H100, Llama-3.1-8B's shape drafted for by Llama-3.2-1B's, both in bfloat16, writes 2.0 times as fast as alone on
+the compiled engine, 7 tokens at a time, three of four accepted; the embedded pair .7 times. On a CPU it has not paid
+for the embedded pair: for few tokens at a time there is no program that reads the weights as fast as a step's does
+(docs/performance.md).
 
 The honest comparison is the target alone, with the same prompt, length and extraction: `target`, and `compiled-target`
 on the compiled engine.
