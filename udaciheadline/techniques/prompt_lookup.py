@@ -9,8 +9,9 @@ own, token by token (in float32; see there).
 It pays where a model copies: summaries and extracts win up to 2.8 times, by those who found it. SmolLM2, which copies
 much, writes 20 real headlines in 250 passes instead of 370. It does not where the headline is told in other words, as
 true headlines are and those of a model that was trained on them, the embedded ones: few drafts are found then, and most
-of these are wrong (with Llama-3.1-8B's shape on an H100, 1.01 times as fast as steps). So only tokens are checked that were found, all others take a step; and where it
-is measured at the build that even so steps are as fast, nothing is drafted.
+of these are wrong (Llama-3.1-8B's shape on an H100 is 1.01 times as fast as by steps). So only tokens are checked that
+were found, all others take a step; and where it is measured at the build that even so steps are as fast, nothing is
+drafted.
 """
 
 from dataclasses import replace
