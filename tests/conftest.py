@@ -1,5 +1,6 @@
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("PYTHONWARNINGS", "error::FutureWarning")
 # Before Triton is imported: its kernels are run by an interpreter, on the CPU.
 os.environ["TRITON_INTERPRET"] = "1"
+
+# What tests calibrate is not kept in the user's home; what else lies there stays where it is.
+for _variable, _folder in (("HF_HOME", "huggingface"), ("TORCHINDUCTOR_CACHE_DIR", "udaciheadline/inductor")):
+    _cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    os.environ.setdefault(_variable, str(_cache / _folder))
+_own = tempfile.TemporaryDirectory()
+os.environ["XDG_CACHE_HOME"] = _own.name
 
 # The same examples on every run, and no time limit on a busy machine.
 settings.register_profile("tests", database=None, derandomize=True, deadline=None)

@@ -118,6 +118,7 @@ SPECULATIVE = replace(
     technique="speculative",
     measurement=replace(MEASUREMENT, drafted=200, accepted=150, acceptance_rate=0.75),
     speed_up_over={"baseline": Estimate(3.0, 2.5, 3.5), "target": Estimate(1.5, 1.375, 1.625)},
+    in_turn=("target",),
 )
 
 

@@ -323,12 +323,12 @@ class Record:
     """One technique's whole row. What was not reached is None.
 
     `status` is "ok", "skipped", or why the row broke off: "crash", "oom", "timeout", "error"; `reason` says it in one
-    sentence. `speed_up_over` holds the paired speed-ups over other rows, by name: over the row that it optimises, the
-    one whose tokens it repeats and, of a parallel row, one rank, as those answered in turn with it; over all others by
-    way of the reference, whose own shifts from row to row are not in their intervals (of an offline row by that of its
-    jobs, over the row that it optimises). `not_compared` says of which row that should have answered in turn there is
-    no such figure, and why. `scores` are those of the timed outputs, and `job_scores` those of more articles, written
-    as offline jobs. `disturbances` are what else happened to its GPUs meanwhile.
+    sentence. `speed_up_over` holds the paired speed-ups over other rows, by name: over those that answered `in_turn`
+    with it (the row that it optimises, the one whose tokens it repeats and, of a parallel row, one rank), and over
+    others by way of the reference, whose own shifts from row to row are not in their intervals (of an offline row by
+    that of its jobs, over the row that it optimises). `not_compared` says of which row that should have answered in
+    turn there is no such figure, and why. `scores` are those of the timed outputs, and `job_scores` those of more
+    articles, written as offline jobs. `disturbances` are what else happened to its GPUs meanwhile.
     """
 
     run: str
@@ -341,6 +341,7 @@ class Record:
     build: BuildInfo | None = None
     measurement: Measurement | None = None
     speed_up_over: dict[str, Estimate] = field(default_factory=dict)
+    in_turn: tuple[str, ...] = ()
     not_compared: dict[str, str] = field(default_factory=dict)
     throughput: Throughput | None = None
     batch_curve: BatchCurve | None = None

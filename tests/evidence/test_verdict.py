@@ -104,7 +104,7 @@ def test_rows_that_are_alike_are_said_to_be_alike() -> None:
 def test_rows_that_answered_in_turn_are_compared_by_their_own_ratio() -> None:
     parallel = Parallel("nccl", (4 * MIB,) * 2, (None,) * 2, (0.1,) * 2, (0.1,) * 2)
     over = {"compiled": Estimate(1.1, 1.05, 1.15)}
-    split = row("tensor-parallel", 6.9, 0.8, peak=474, engine="compiled", parallel=parallel, speed_up_over=over)
+    split = row("tensor-parallel", 6.9, 0.8, peak=474, parallel=parallel, speed_up_over=over, in_turn=("compiled",))
     found = decide([REFERENCE, COMPILED, split])
     assert found.technique == "tensor-parallel"
     assert found.sentence.endswith(", on 2 devices")
@@ -112,10 +112,11 @@ def test_rows_that_answered_in_turn_are_compared_by_their_own_ratio() -> None:
     assert decide([REFERENCE, COMPILED, slower]).technique == "compiled"
 
 
-def test_a_row_that_answered_in_turn_with_the_one_that_it_optimises_is_compared_with_it_by_their_own_ratio() -> None:
+def test_rows_that_did_not_answer_in_turn_are_not_compared_by_the_ratio_that_goes_by_way_of_the_reference() -> None:
     over = {"compiled": Estimate(1.1, 1.05, 1.15)}
-    codes = row("compiled-int8", 6.9, 0.8, peak=474, engine="compiled", speed_up_over=over)
-    assert decide([REFERENCE, COMPILED, codes]).technique == "compiled-int8"
+    codes = row("compiled-int8", 6.9, 0.8, peak=474, speed_up_over=over)
+    assert decide([REFERENCE, COMPILED, codes]).technique is None
+    assert decide([REFERENCE, COMPILED, replace(codes, in_turn=("compiled",))]).technique == "compiled-int8"
 
 
 def test_undecided_speed_is_decided_by_less_memory_where_all_else_is_as_good() -> None:

@@ -137,7 +137,7 @@ def test_a_row_that_was_calibrated_says_on_how_much_and_for_how_long() -> None:
     assert RECORD.build
     build = replace(RECORD.build, details={"calibration_articles": 128.0, "calibration_seconds": 41.6})
     said = section(replace(RECORD, build=build), None).memory
-    assert "chosen on 128 articles that are not measured, in 42 s" in said
+    assert "chosen on 128 articles that are not measured, which took 42 s." in said
     assert "chosen on" not in section(RECORD, None).memory
 
 

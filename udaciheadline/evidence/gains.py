@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from udaciheadline.evidence.budget import peak_bytes, weights_bytes
 from udaciheadline.evidence.compare import Margins
 from udaciheadline.records import Estimate, Record
-from udaciheadline.techniques import REFERENCE, techniques
+from udaciheadline.techniques import REFERENCE
 
 WORTH = math.log(1.02)
 """A row pays where it is faster, or smaller, than the reference by more than this for certain."""
@@ -130,14 +130,10 @@ def like_peaks(record: Record, reference: Record | None) -> tuple[int | None, in
 
 
 def in_turn(record: Record) -> dict[str, Estimate]:
-    """The logarithms of the row's speed over those that answered in turn with it (`Technique.beside`); all other ratios
-    between rows, and all of a row that has jobs only, go by way of the reference."""
-    technique = techniques().get(record.technique)
-    if technique is None or technique.offline:
-        return {}
-    over = {name: record.speed_up_over.get(name) for name in technique.beside(record.engine)}
-    logarithms = {name: ratio and _logarithm(ratio) for name, ratio in over.items()}
-    return {name: ratio for name, ratio in logarithms.items() if ratio is not None}
+    """The logarithms of the row's speed over those that answered in turn with it; all other ratios between rows go by
+    way of the reference."""
+    over = {name: _logarithm(record.speed_up_over[name]) for name in record.in_turn if name in record.speed_up_over}
+    return {name: ratio for name, ratio in over.items() if ratio is not None}
 
 
 def best(rows: Sequence[Gains], names: Iterable[str]) -> list[Gains]:

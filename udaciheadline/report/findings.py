@@ -156,7 +156,7 @@ def _memory(record: Record, reference: Record | None) -> Iterator[str]:
     if "calibration_articles" in details:
         yield (
             f"Its weights were chosen on {details['calibration_articles']:.0f} articles that are not "
-            f"measured, in {details['calibration_seconds']:.0f} s each time that its process started."
+            f"measured, which took {details['calibration_seconds']:.0f} s."
         )
 
 

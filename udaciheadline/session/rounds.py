@@ -55,16 +55,18 @@ class Rounds:
         self._owed: int | None = None  # a round that the others answer after the technique
         self._last: str | None = None  # who answered last; None is the technique
 
-    def warm_up(self, articles: Sequence[int], until: float) -> float:
-        """Answers these articles, untimed, or as many as there is time `until` then (monotonic clock); the seconds of a
-        round: what the last one takes the technique and those that it is compared with."""
-        seconds = 0.0
+    def warm_up(self, articles: Sequence[int], until: float) -> tuple[float, float]:
+        """Answers these articles, untimed, or as many as there is time `until` then (monotonic clock). The seconds that
+        this takes the technique, and those of a round: what the last article takes it and those that it is compared
+        with."""
+        seconds, start = 0.0, time.monotonic()
         for done, article in enumerate(articles):
             if done and time.monotonic() > until:
                 break
             self._run.progress(self._technique.name, "warming up", done, len(articles))
             seconds = self._answer(article).seconds
-        return seconds + sum(generation.seconds for generation in self._others_answer(articles[-1]).values())
+        own = time.monotonic() - start
+        return own, seconds + sum(generation.seconds for generation in self._others_answer(articles[-1]).values())
 
     def divide(self, launches: int | None, launch_seconds: float, round_seconds: float) -> None:
         """Divides the rounds over so many launches (None: as many as are worth their time, and no fewer than give an
@@ -107,22 +109,22 @@ class Rounds:
             self.play(self.next())
         self._settle_debt()
 
+    @property
+    def in_turn(self) -> tuple[str, ...]:
+        """The rows, beside the reference, that answered in turn with this one."""
+        return tuple(name for name in self.others if name != REFERENCE)
+
     def speed_ups(self) -> dict[str, Estimate]:
         """Paired speed-ups: over the engines that answered in turn with this one, and over the plain ones of earlier
         rows by what each of the two gained over the reference."""
         answered = self._run.answered
         mine = answered[self._technique.name].log_ratios
-        beside = {name: made for name, made in self.others.items() if name != REFERENCE}
         found = {
-            name: geometric_mean(measure.log_ratios(made, self.own), self.launches) for name, made in beside.items()
+            name: geometric_mean(measure.log_ratios(self.others[name], self.own), self.launches)
+            for name in self.in_turn
         }
-        by_reference = {"baseline", plain(self._engine)} - {
-            self._technique.name,
-            REFERENCE,
-            *beside,
-            *self.not_compared,
-        }
-        for name in by_reference & answered.keys():
+        in_turn = {self._technique.name, REFERENCE, *self.in_turn, *self.not_compared}
+        for name in ({"baseline", plain(self._engine)} - in_turn) & answered.keys():
             gained = [a - b for a, b in zip(mine, answered[name].log_ratios, strict=False)]  # articles of both
             if gained:
                 found[name] = geometric_mean(gained, min(self.launches, answered[name].launches))

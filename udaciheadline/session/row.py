@@ -93,16 +93,14 @@ class Row:
             return
         self._warm = True
         with self._guarded():
-            start = time.monotonic()
             until = self._began + WARM_UP_SHARE * self._seconds
-            seconds = self._rounds.warm_up(self._ask_all("warm_up", self.run.prompts)[0], until)
-            launch_seconds = self._build_seconds + time.monotonic() - start
+            own, seconds = self._rounds.warm_up(self._ask_all("warm_up", self.run.prompts)[0], until)
         left = ROUNDS_SHARE * self._seconds - (time.monotonic() - self._began)
         if left < seconds * self._rounds.count:
             self._rounds.count = min(self._rounds.count, max(FEW_ARTICLES, int(left / seconds)))
         # Where time is limited, more articles are of more use than more processes.
         wanted = 1 if self.run.launches is None and math.isfinite(self._seconds) else self.run.launches
-        self._rounds.divide(wanted, launch_seconds, seconds)
+        self._rounds.divide(wanted, self._build_seconds + own, seconds)
 
     def _relaunch(self) -> list[int]:
         """Starts the technique in a new process, with what is left of the time-out; the articles to warm up on."""
@@ -313,6 +311,7 @@ class Row:
             build=worker.info if worker else None,
             measurement=measurement,
             speed_up_over=over,
+            in_turn=self._rounds.in_turn if measurement else (),
             not_compared=self._rounds.not_compared if measurement else {},
             throughput=self._throughput,
             batch_curve=self._passes.curve,

@@ -107,7 +107,7 @@ def gptq(weight: Tensor, moments: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def _rounding(kind: str, like: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-    """What rounds a column like this one to its steps: of int4 in one operation."""
+    """What rounds a column like this one to its steps: for int4, in one operation."""
     if kind != "int4":
         return lambda row, steps: nearest(row, steps, kind)
     zeros, (low, high) = torch.zeros_like(like, dtype=torch.int32), map(int, RANGE[kind])

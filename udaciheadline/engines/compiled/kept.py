@@ -9,9 +9,11 @@ on a GPU, where it takes seconds.
 import contextlib
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from udaciheadline.engines.compiled.calibration import calibrate
 from udaciheadline.engines.compiled.weights import to_codes
 
 UNUSED_SECONDS = 30 * 24 * 3600  # for which a file, which is as large as its model in 8 bits, is kept
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("calibration.py", "weights.py", "kept.py"))
+SOURCES = [Path(__file__).with_name(name) for name in ("calibration.py", "families.py", "kept.py", "weights.py")]
 
 
 @torch.no_grad()
@@ -43,9 +45,8 @@ def calibrate_once(model: Any, texts: Sequence[Sequence[int]], kind: str) -> dic
 
 def _place(model: Any, texts: Sequence[Sequence[int]], kind: str) -> Path | None:
     """The file for this model, texts and kind; None where there is no home for it."""
-    cache = os.environ.get("XDG_CACHE_HOME")
     try:
-        folder = (Path(cache) if cache else Path.home() / ".cache") / "udaciheadline" / "calibrated"
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
     except RuntimeError:
         return None
     key = hashlib.sha256()
@@ -55,29 +56,25 @@ def _place(model: Any, texts: Sequence[Sequence[int]], kind: str) -> Path | None
     for name, weight in model.state_dict().items():
         key.update(name.encode())
         key.update(weight.contiguous().view(-1).view(torch.uint8).numpy())
-    return folder / f"{key.hexdigest()[:24]}.safetensors"
+    return cache / "udaciheadline" / "calibrated" / f"{key.hexdigest()[:24]}.safetensors"
 
 
 def _keep(model: Any, kind: str, file: Path, details: dict[str, float]) -> None:
-    """Writes the file, and leaves it where that cannot be done."""
+    """Writes the file, or nothing where that cannot be done; what was not used for long goes."""
     made = {}
     for name, projection in model.named_modules():
         if hasattr(projection, "scales"):
             steps = _steps(projection.scales, projection.weight)
             made[f"{name}.codes"] = to_codes(projection.weight.float() / steps, kind)
             made[f"{name}.scales"] = projection.scales
-    own = file.with_suffix(f".{os.getpid()}")  # another process may be writing it, too
-    try:
-        with contextlib.suppress(OSError, SafetensorError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_file(made, own, {name: repr(value) for name, value in details.items()})
+    with contextlib.suppress(OSError, SafetensorError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=file.parent) as folder:  # another process may be writing it, too
+            save_file(made, own := Path(folder) / file.name, {name: repr(value) for name, value in details.items()})
             own.replace(file)
-            for other in file.parent.glob("*.safetensors"):
-                if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
-                    other.unlink(missing_ok=True)
-    finally:
-        with contextlib.suppress(OSError):
-            own.unlink(missing_ok=True)
+        for other in file.parent.iterdir():
+            if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
+                other.unlink() if other.is_file() else shutil.rmtree(other)  # of a process that was killed
 
 
 def _restored(model: Any, file: Path) -> dict[str, float] | None:
@@ -86,9 +83,10 @@ def _restored(model: Any, file: Path) -> dict[str, float] | None:
         with safe_open(file, "pt") as kept:
             made = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118, it is no mapping
             details = {name: float(value) for name, value in kept.metadata().items()}
-        file.touch()
     except (OSError, SafetensorError):
         return None
+    with contextlib.suppress(OSError):
+        os.utime(file)
     for name, projection in model.named_modules():
         if (codes := made.get(f"{name}.codes")) is not None:
             projection.scales = made[f"{name}.scales"]
