@@ -7,9 +7,9 @@ bytes saved are time saved.
 
 What it costs, in nats a token of true headlines (SmolLM2 on real articles; `docs/performance.md` has the tables): int8
 .00 to .01, with nearest codes. Those of fp8 cost .03 to .05 (.06 to .07 with the head in fp8, too), of 4 bits .4 to
-.7, too much to deploy; so both are chosen by GPTQ on articles that are not measured (`engines/compiled/calibration.py`),
-and the head is int8: then fp8 costs .01, and 4 bits cost .13 to .14, a third of bitsandbytes' nf4 (.4), but more than
-the .1 of its gate. Where a GPU multiplies fp8 as it is (16 rows and more: prompts, jobs, likelihoods) x is fp8, too,
+.7, too much to deploy; so both are chosen by GPTQ on articles that are not measured
+(`engines/compiled/calibration.py`), and the head is int8: then fp8 costs .01, and 4 bits cost .13 to .14, a third of
+bitsandbytes' nf4 (.4), but more than the .1 of its gate. Where a GPU multiplies fp8 as it is (16 rows and more: prompts, jobs, likelihoods) x is fp8, too,
 which nothing makes up for: .03 to .05 in all. The embedded models lose .01 and less. On a GPU each process that
 starts calibrates anew, on a CPU the first one, for all.
 
