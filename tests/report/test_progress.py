@@ -77,6 +77,15 @@ def test_a_technique_that_takes_longer_than_was_guessed_leaves_the_others_their_
     assert terminal.line == "[2/3] fp4: building, 30 s left"
 
 
+def test_what_comes_after_the_last_article_takes_time_too(terminal: Terminal) -> None:
+    show = terminal.start()
+    terminal.after(30)
+    show.technique_ended()
+    terminal.after(20)
+    show("fp4", "measuring", 50, 50)
+    assert terminal.line.endswith(", 10 s left")
+
+
 def test_before_anything_is_done_no_time_is_guessed(terminal: Terminal) -> None:
     show = terminal.start()
     terminal.after(5)

@@ -57,8 +57,8 @@ class Progress:
             usual = spent / self._share / size
         else:
             return None
-        # Of the first articles, building and warming up are most of the time.
-        whole = usual * size if self._took and self._share < SURE_SHARE else spent / self._share
+        # Of the first articles, building and warming up are most of the time; behind the last, there is more to do.
+        whole = max(usual * size, spent / self._share if self._share >= SURE_SHARE else 0.0)
         return max(whole - spent, 0.0) + usual * sum(to_come)
 
 

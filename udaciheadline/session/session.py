@@ -10,7 +10,7 @@ from udaciheadline.checkpoints import models
 from udaciheadline.data import articles, newswire, prompts
 from udaciheadline.evidence import compare, gates
 from udaciheadline.evidence.verdict import decide, parse_budget
-from udaciheadline.records import Article, Record, UsageError
+from udaciheadline.records import Article, EngineSpec, Record, UsageError
 from udaciheadline.report import comparison, details, page, progress, table, verdict
 from udaciheadline.report.colour import Paint
 from udaciheadline.report.colour import plain as colourless
@@ -27,7 +27,20 @@ if TYPE_CHECKING:
     from udaciheadline.workers.processes import Here
 
 MOST_QUALITY_ARTICLES = 1000  # where it is ours to choose: what .02 ROUGE-1 and .02 nats need, and more
-OFFLINE_SIZE = 0.4  # of a row that is a job only: the reference does not answer beside it
+
+# How long a row takes, beside one of a lone compiled engine, as read off a session on two cores: for the time left.
+OFFLINE_SIZE = 0.4  # that is a job only: the reference does not answer beside it
+GENERATE_SIZE = 1.7
+RANKS_SIZE = 1.8
+TARGET_SIZE = 2.0
+
+
+def size(technique: Technique, spec: EngineSpec) -> float:
+    """How long the row of a technique takes, as a share of what that of a lone compiled engine does."""
+    share = OFFLINE_SIZE if technique.offline else 1.0
+    share *= GENERATE_SIZE if technique.engine_for(spec) == "transformers" else 1.0
+    share *= RANKS_SIZE if technique.parallel else 1.0
+    return share * (TARGET_SIZE if technique.needs_target else 1.0)
 
 
 def chosen_techniques(option: Any) -> list[Technique]:
@@ -108,7 +121,7 @@ class Session:
         )
         starting = time.perf_counter() - start  # all workers are forked from what this has built
         rows = [technique for technique in wanted if technique.unavailable(spec) is None]
-        sizes = [OFFLINE_SIZE if technique.offline else 1.0 for technique in rows]
+        sizes = [size(technique, spec) for technique in rows]
         self.progress = progress.Progress(write, sizes, is_terminal)
         self._grown = [name for name in (spec.model, spec.target) if name and name.startswith(models.SHAPE)]
         has_floor = (embedded or spec.model in self._grown) and option.dataset == articles.EMBEDDED

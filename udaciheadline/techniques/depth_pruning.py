@@ -8,7 +8,7 @@ measured stay likeliest (SLEB, Song et al. 2024, https://arxiv.org/abs/2402.0902
 A pass reads the removed layers no more, and keeps no keys and values of them: it is shorter by the share of its bytes
 that they were, at any batch size, on any device: the embedded model writes a token 1.31 ±.01 times as fast. What it
 costs is headlines, and it pays only healed (`python -m udaciheadline.train --prune depth --teacher`): pruning alone
-costs the embedded model, which has four layers, .37 nats a token, and .11 are left after 8,000 articles of
+costs the embedded model, which has four layers, .37 nats a token, and .02 are left after 96,000 articles of
 distillation; SmolLM2 without 8 of its 30 loses 1.6 (docs/performance.md). Where the vocabulary is most of a model,
 little is removed: a quarter of the embedded model's layers is 16 % of its weights.
 """

@@ -10,7 +10,7 @@ of its column: a channel is worth the same however its scale is divided between 
 A pass reads fewer bytes and multiplies less, at any batch size, on any device; attention, and its cache, stay as they
 were. The embedded model writes a token 1.27 ±.01 times as fast as unpruned. It pays only healed (`python -m
 udaciheadline.train --prune width --teacher`): pruning alone costs the embedded model, whose channels are few and busy,
-1.9 nats a token, of which 19,200 articles of distillation leave .10; SmolLM2 loses 1.2 (docs/performance.md). Against
+1.9 nats a token, of which 96,000 articles of distillation leave .02; SmolLM2 loses 1.2 (docs/performance.md). Against
 depth pruning it removes the same from every layer: nothing is lost whole, but there are as many operations as before,
 and where their number is the time it wins less.
 """
