@@ -255,3 +255,10 @@ def test_a_pass_reads_every_weight_but_an_embedding_that_is_not_the_head(tied):
     read = {id(weight) for weight in ours.read_once_a_pass()}
     left_out = [name for name, weight in ours.named_parameters() if id(weight) not in read]
     assert left_out == ([] if tied else ["embedding"])
+
+
+def test_a_process_may_hold_more_programs_of_a_layer_than_torch_compile_allows_by_itself(monkeypatch) -> None:
+    """A target and its draft in int8 need more than the 8 that are allowed: for one token and for many, of each."""
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
+    Llama(of_family("llama"), 32).compile_layers()
+    assert torch._dynamo.config.recompile_limit >= 64

@@ -19,12 +19,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from udaciheadline.engines.compiled.calibration import calibrate
-from udaciheadline.engines.compiled.weights import to_codes
+from udaciheadline.engines.compiled.weights import Quantized, quantized
 
-UNUSED_SECONDS = 30 * 24 * 3600  # for which a file, which is as large as its model in 8 bits, is kept
+UNUSED_SECONDS = 30 * 24 * 3600  # for which a file, which is as large as the packed layers, is kept
 SOURCES = [Path(__file__).with_name(name) for name in ("calibration.py", "families.py", "kept.py", "weights.py")]
 
 
@@ -61,12 +60,11 @@ def _place(model: Any, texts: Sequence[Sequence[int]], kind: str) -> Path | None
 
 def _keep(model: Any, kind: str, file: Path, details: dict[str, float]) -> None:
     """Writes the file, or nothing where that cannot be done; what was not used for long goes."""
-    made = {}
+    made: dict[str, torch.Tensor] = {}
     for name, projection in model.named_modules():
         if hasattr(projection, "scales"):
-            steps = _steps(projection.scales, projection.weight)
-            made[f"{name}.codes"] = to_codes(projection.weight.float() / steps, kind)
-            made[f"{name}.scales"] = projection.scales
+            packed = quantized(projection.weight, kind, projection.scales, words=False)
+            made[f"{name}.codes"], made[f"{name}.scales"] = packed.codes, projection.scales
     with contextlib.suppress(OSError, SafetensorError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=file.parent) as folder:  # another process may be writing it, too
@@ -89,11 +87,7 @@ def _restored(model: Any, file: Path) -> dict[str, float] | None:
         os.utime(file)
     for name, projection in model.named_modules():
         if (codes := made.get(f"{name}.codes")) is not None:
-            projection.scales = made[f"{name}.scales"]
-            projection.weight.copy_(codes.float() * _steps(projection.scales, projection.weight))
+            projection.scales, weight = made[f"{name}.scales"], projection.weight
+            in_a_word = weight.shape[1] // codes.shape[1]
+            weight.copy_(Quantized(codes, projection.scales, weight.dtype, in_a_word).dense())
     return details
-
-
-def _steps(scales: Tensor, weight: Tensor) -> Tensor:
-    """The scale of each weight (o, i), of scales (o, groups)."""
-    return scales.float().repeat_interleave(weight.shape[1] // scales.shape[1], 1)
