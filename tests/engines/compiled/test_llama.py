@@ -257,8 +257,8 @@ def test_a_pass_reads_every_weight_but_an_embedding_that_is_not_the_head(tied):
     assert left_out == ([] if tied else ["embedding"])
 
 
-def test_a_process_may_hold_more_programs_of_a_layer_than_torch_compile_allows_by_itself(monkeypatch) -> None:
+def test_a_process_may_hold_more_programs_of_a_layer_than_torch_compile_allows_by_itself() -> None:
     """A target and its draft in int8 need more than the 8 that are allowed: for one token and for many, of each."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
-    Llama(of_family("llama"), 32).compile_layers()
-    assert torch._dynamo.config.recompile_limit >= 64
+    with torch._dynamo.config.patch(recompile_limit=8):
+        Llama(of_family("llama"), 32).compile_layers()
+        assert torch._dynamo.config.recompile_limit >= 64
