@@ -175,7 +175,12 @@ def test_without_the_target_row_the_acceptance_stands_alone() -> None:
     assert "optimises" not in alone
 
 
-DRAFTED = {"draft_tokens": 3.0, "predicted_token_seconds": 0.002, "predicted_speed_up": 1.7}
+DRAFTED = {
+    "draft_tokens": 3.0,
+    "best_draft_tokens": 3.0,
+    "predicted_token_seconds": 0.002,
+    "predicted_speed_up": 1.7,
+}
 
 
 def test_a_drafted_row_says_how_far_drafts_are_accepted_and_what_was_predicted() -> None:
@@ -188,9 +193,13 @@ def test_a_drafted_row_says_how_far_drafts_are_accepted_and_what_was_predicted()
     assert line in legend(text(row)).splitlines()
 
 
-def test_a_row_that_drafts_nothing_says_so() -> None:
-    row = replace(SPECULATIVE, build=BuildInfo(1, 1, details=DRAFTED | {"draft_tokens": 0.0}))
-    line = "speculative: nothing is drafted: by what was timed at its build, steps are as fast."
+def test_a_row_that_drafts_nothing_says_what_drafting_would_cost() -> None:
+    build = BuildInfo(1, 1, details=DRAFTED | {"draft_tokens": 0.0, "predicted_speed_up": 0.72})
+    row = replace(SPECULATIVE, build=build)
+    line = (
+        "speculative: no token is drafted: by what was timed at its build, 3 at a time would be 0.72 times as fast as "
+        "steps."
+    )
     assert line in legend(text(row)).splitlines()
 
 

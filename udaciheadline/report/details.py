@@ -214,16 +214,15 @@ def _drafts(record: Record) -> list[str]:
     if record.build is None or "draft_tokens" not in (d := record.build.details):
         return []
     if not d["draft_tokens"]:
-        return [f"{record.technique}: nothing is drafted: by what was timed at its build, steps are as fast."]
+        best = f"{d['best_draft_tokens']:.0f} at a time would be {d['predicted_speed_up']:.2f} times as fast as steps"
+        return [f"{record.technique}: no token is drafted: by what was timed at its build, {best}."]
     line = f"{record.technique}: {d['draft_tokens']:.0f} tokens at a time are drafted"
     if (m := record.measurement) is not None:
         if m.accepted_shares:
             line += f", and accepted, by their place, {', '.join(f'{s:.0%}' for s in m.accepted_shares)} of them"
         line += f"; a token behind the first takes {1000 * m.token_seconds:.3g} ms"
     line += f", by what was timed at the build {1000 * d['predicted_token_seconds']:.3g} ms"
-    if "predicted_speed_up" in d:
-        line += f", {d['predicted_speed_up']:.2f} times the speed of steps"
-    return [line + "."]
+    return [f"{line}, {d['predicted_speed_up']:.2f} times the speed of steps."]
 
 
 def _ranks(record: Record, p: Parallel) -> list[str]:

@@ -9,7 +9,8 @@ from a pass over one, and a near tie can fall the other way).
 * **speculative**: transformers' `assistant_model`, `DRAFT_TOKENS` at a time.
 * **compiled-speculative**: the same on the compiled engine (`engines/compiled/speculation.py`). On a GPU draft, check
   and comparison are one graph. The number of tokens is chosen when the engine is built, by what they cost there and how
-  many of them are right on some headlines. What that predicts stands beside what is measured, in `--details`.
+  many of them are right on some headlines; where steps are as fast as the best number, it is none. What that predicts
+  stands beside what is measured, in `--details`.
 
 With acceptance rate a per token and k draft tokens, one target pass yields (1 - a^(k+1)) / (1 - a) tokens on average,
 for k draft passes. It is faster where the draft is much cheaper than the target and agrees with it: a tenth of the
@@ -17,8 +18,9 @@ cost and most tokens accepted. It is slower where passes cost the same whatever 
 GPU, or where draft and target are close in depth, as the embedded two are.
 
 On an H100, Llama-3.1-8B's shape drafted for by Llama-3.2-1B's, both in bfloat16, writes 2.0 times as fast as alone on
-the compiled engine, 7 tokens at a time, three of four accepted; the embedded pair .7 times. On a CPU it has not paid
-for the embedded pair: for few tokens at a time there is no program that reads the weights as fast as a step's does
+the compiled engine, 7 tokens at a time, three of four accepted. The embedded pair would write .7 times as fast (H100 and
+H200, of which the second was timed at the build alone), so there nothing is drafted. On a CPU it has not paid for the
+embedded pair: for few tokens at a time there is no program that reads the weights as fast as a step's does
 (docs/performance.md).
 
 The honest comparison is the target alone, with the same prompt, length and extraction: `target`, and `compiled-target`

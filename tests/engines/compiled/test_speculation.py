@@ -33,7 +33,7 @@ def of(monkeypatch):
     """Has so many tokens drafted at a time, whatever is fastest here."""
 
     def of(k):
-        monkeypatch.setattr(module, "best_k", lambda *_: Choice(k, 1.0, None))
+        monkeypatch.setattr(module, "best_k", lambda *_: Choice(k, 1.0, max(k, 1), 1.0))
         monkeypatch.setattr(DraftedRow, "seconds", lambda *_: 1.0)
 
     return of
@@ -233,14 +233,19 @@ def test_steps_are_launched_until_a_draft_is_found(of, drafted, on_cuda, main_ch
     assert on_cuda.count(0) > on_cuda.count(3)
 
 
+@pytest.mark.parametrize("kind", [ModelDrafts, TextDrafts])
 def test_where_steps_are_faster_nothing_is_drafted_and_the_engine_is_the_plain_one(
-    of, drafted, main_checkpoint, prompts
+    of, drafted, main_checkpoint, target_checkpoint, prompts, kind
 ):
     of(0)
-    engine, expected = drafted(load(main_checkpoint), TextDrafts(), prompts[:3])
+    drafter = TextDrafts() if kind is TextDrafts else ModelDrafts(load(main_checkpoint))
+    target = load(target_checkpoint)
+    expected_parameters = target.num_parameters()
+    engine, expected = drafted(target, drafter, prompts[:3])
     assert tokens(alone(engine, prompts[:3])) == expected
     assert type(engine._rows["one"][0]) is PackedRow
     assert engine.info.pass_bytes is not None
+    assert engine.info.parameters == expected_parameters
     assert engine.info.details["draft_tokens"] == 0
 
 
@@ -283,23 +288,24 @@ def test_a_text_that_goes_on_behind_its_end_stays_in_its_slots():
 
 def test_the_number_of_drafts_is_the_fastest_by_what_was_counted_and_timed():
     right = [[2, 1, 0, 2, 1, 0]]  # two drafts, then the target's own token
-    free = dict.fromkeys(range(1, 5), 1.0)
-    assert best_k(right, free) == Choice(2, pytest.approx(2 / 6), None)
-    dear = {k: 0.1 + k for k in range(1, 5)}
-    assert best_k(right, dear) == Choice(2, pytest.approx(2 * 2.1 / 6), None)
-    dearer = {1: 1.0, 2: 2.0, 3: 3.0}
+    free = dict.fromkeys(range(5), 1.0)
+    assert best_k(right, free) == Choice(2, pytest.approx(2 / 6), 2, pytest.approx(3.0))
+    dear = {k: 0.1 + k for k in range(1, 5)} | {0: 1.0}
+    assert best_k(right, dear) == Choice(2, pytest.approx(2 * 2.1 / 6), 2, pytest.approx(6 / 4.2))
+    dearer = {0: 1.0, 1: 1.0, 2: 2.0, 3: 3.0}
     assert best_k(right, dearer).k == 1
 
 
-def test_steps_take_the_place_of_rounds_where_nothing_is_found_and_are_all_there_is_where_that_is_as_fast():
+def test_steps_take_the_place_of_rounds_where_nothing_is_found():
     runs = [[NOTHING, 1, 0, NOTHING]]
     seconds = {0: 1.0, 1: 1.5, 2: 1.6}
-    assert best_k(runs, seconds) == Choice(1, pytest.approx(3.5 / 4), pytest.approx(4 / 3.5))
-    assert best_k(runs, seconds | {1: 2.0, 2: 2.0}) == Choice(0, 1.0, 1.0)
+    assert best_k(runs, seconds) == Choice(1, pytest.approx(3.5 / 4), 1, pytest.approx(4 / 3.5))
 
 
-def test_a_model_that_always_drafts_is_never_replaced_by_steps():
-    assert best_k([[0, 0, 0]], {0: 1.0, 1: 5.0}).k == 1
+def test_nothing_is_drafted_where_steps_are_as_fast():
+    right = [[2, 1, 0, 2, 1, 0]]
+    assert best_k(right, {0: 1.0, 1: 2.5, 2: 3.0}) == Choice(0, 1.0, 2, pytest.approx(1.0))
+    assert best_k(right, {0: 1.0, 1: 5.0}) == Choice(0, 1.0, 1, pytest.approx(6 / 20))
 
 
 @pytest.mark.parametrize("kind", [ModelDrafts, TextDrafts])

@@ -13,7 +13,8 @@ rounds without a draft would cost more than a step: the host then launches steps
 the device says that it has found something. What is written does not depend on what is launched.
 
 **k** is chosen when the engine is built (`best_k`): the target writes some headlines, on which is counted how many
-tokens each number of drafts would have got right, and a round of each is timed.
+tokens each number of drafts would have got right, and a round of each is timed, as is a step. Where steps are as fast
+as the best of them, nothing is drafted.
 """
 
 from collections.abc import Callable, Sequence
@@ -189,17 +190,22 @@ def drafted_row(model: Llama, slots: int, drafter: Drafter, k: int) -> DraftedRo
 
 @dataclass(frozen=True)
 class Choice:
-    """The number of drafts that is fastest, and what is expected of it: the seconds a token behind the first, and how
-    many times as fast that is as steps (None: steps were not timed)."""
+    """The number of drafts that is fastest (0: steps are), and the seconds that a token behind the first is expected to
+    take; of the numbers above 0 the `best`, and how many times as fast as steps that one would be."""
 
     k: int
     token_seconds: float
-    speed_up: float | None
+    best: int
+    speed_up: float
 
     def details(self) -> dict[str, float]:
         """For the report."""
-        made = {"draft_tokens": float(self.k), "predicted_token_seconds": self.token_seconds}
-        return made if self.speed_up is None else made | {"predicted_speed_up": self.speed_up}
+        return {
+            "draft_tokens": float(self.k),
+            "predicted_token_seconds": self.token_seconds,
+            "best_draft_tokens": float(self.best),
+            "predicted_speed_up": self.speed_up,
+        }
 
 
 def best_k(runs: Sequence[Sequence[int]], seconds: dict[int, float]) -> Choice:
@@ -218,10 +224,9 @@ def best_k(runs: Sequence[Sequence[int]], seconds: dict[int, float]) -> Choice:
                 if k and run[at] != NOTHING:
                     total, at = total + round_seconds, at + min(run[at], k) + 1
                 else:
-                    total, at = total + seconds.get(0, round_seconds), at + 1
+                    total, at = total + seconds[0], at + 1
         totals[k] = total / tokens
-    best = min((k for k in totals if k), key=lambda k: totals[k])
-    steps = totals.get(0)
-    if steps is not None and steps < totals[best] * WORTH and any(NOTHING in run for run in runs):
-        best = 0
-    return Choice(best, totals[best], None if steps is None else steps / totals[best])
+    best = min((k for k in totals if k), key=totals.__getitem__)
+    speed_up = totals[0] / totals[best]
+    k = best if speed_up > WORTH else 0
+    return Choice(k, totals[k], best, speed_up)
