@@ -8,7 +8,7 @@ from rows import generation
 
 from udaciheadline.data.articles import ArticleSet
 from udaciheadline.evidence.gates import Thresholds
-from udaciheadline.records import Article, BuildInfo, EngineSpec, Limits, Memory
+from udaciheadline.records import Article, BuildInfo, EngineSpec, Generation, Limits, Memory
 from udaciheadline.session.row import Row
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import Technique
@@ -73,8 +73,15 @@ class FakeWorker:
     def rounding(self, prompts: list[str], tokens: list[list[int]]) -> float:
         return 0.25
 
-    def warm_up(self, prompts: list[str]) -> list[int]:
-        return list(range(len(prompts)))[::-1][:2]
+    def answer(self, prompt: str) -> tuple[Generation, float]:
+        return self.call("generate", [prompt])[0], 0.0
+
+    def warm_up(self, prompts: list[str]) -> tuple[float, float]:
+        seconds: float = self.call("generate", [prompts[-1]])[0].seconds
+        return seconds, seconds
+
+    def longest(self, prompts: list[str]) -> int:
+        return len(prompts) - 1
 
     def peak_memory(self) -> Memory:
         return Memory((), (), 2**20)

@@ -50,7 +50,7 @@ class _FaultAtThird:
         self._fault = fault
         self._engine = build_kv_cache(spec)
         self.info, self.texts, self.close = self._engine.info, self._engine.texts, self._engine.close
-        self.warm_up = self._engine.warm_up
+        self.shape = self._engine.shape
         self._calls = 0
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:

@@ -115,12 +115,8 @@ def test_an_article_is_too_long_with_its_headline_be_it_the_models_or_the_true_o
         texts(limit=8).check(["abcd", "abcdef"], [completion] * 2 if len(completion) < 3 else ["a", completion])
 
 
-def test_prompts_to_warm_up_on_are_the_longest_or_one_of_each_length():
-    prompts = ["a" * n for n in (3, 9, 4, 9, 1)]
-    assert texts().longest(prompts, 2) == [1, 3]
-    assert sorted(texts().one_of_each_length(prompts)) == [0, 2, 3, 4]
-    assert {-(-len(prompts[i]) // 4) for i in texts().one_of_each_length(prompts, 4)} == {3, 1}
-    assert len(texts().one_of_each_length(prompts, 4)) == 2
+def test_the_longest_prompts_come_first():
+    assert texts().longest(["a" * n for n in (3, 9, 4, 9, 1)], 3) == [1, 3, 2]
 
 
 def test_headlines_are_read_from_the_tokens_of_generations():

@@ -36,7 +36,7 @@ def test_the_rounds_are_divided_over_processes_of_the_row_and_of_all_it_is_compa
 def test_each_launch_warms_up_before_it_is_timed(worker: type[FakeWorker]) -> None:
     row = launched(3)
     row.finish_rounds()
-    assert [len(asked(fake)) for fake in worker.started if fake.name == "online"] == [2 + 2] * 3
+    assert [len(asked(fake)) for fake in worker.started if fake.name == "online"] == [1 + 2] * 3
 
 
 def test_all_launches_together_have_the_time_out_of_the_row(worker: type[FakeWorker]) -> None:

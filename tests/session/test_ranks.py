@@ -66,7 +66,7 @@ def test_what_profiled_stages_worked_on_is_in_the_record(
 
 def test_ranks_that_write_different_headlines_end_the_row(split: Row, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they do where nothing goes between them: the first one's headlines alone may be right all the same."""
-    answers = [[generation(token_ids=(1, 2))], [generation(token_ids=(1, 3))]]
+    answers = [(generation(token_ids=(1, 2)), 0.0), (generation(token_ids=(1, 3)), 0.0)]
     monkeypatch.setattr(worker_of(split), "call_all", lambda *_: answers)
     with pytest.raises(RowFailed, match=r"^parallel: error: its ranks do not write the same headlines$"):
         split.play_round(split.next_round())

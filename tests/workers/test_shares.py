@@ -45,7 +45,7 @@ class Several:
     def texts(self) -> Any:
         return SimpleNamespace(check=None, fitting=None, likelihood=None, preferences=None, rounding=None)
 
-    def warm_up(self, prompts: list[str]) -> list[int]:
+    def shape(self, prompt: str) -> int:
         raise NotImplementedError
 
     def close(self) -> None:

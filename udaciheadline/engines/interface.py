@@ -12,6 +12,9 @@ class Texts(Protocol):
     limit: Limit
     """The longest text that it takes."""
 
+    def longest(self, prompts: list[str], count: int) -> list[int]:
+        """The numbers of the longest `count` prompts, the longest first."""
+
     def check(self, prompts: list[str], completions: list[str]) -> None:
         """Raises UsageError where one of these is too long for the engine."""
 
@@ -43,8 +46,9 @@ class Engine(Protocol):
     def generate_from(self, prompts: list[list[int]], batch_size: int | None = None) -> list[Generation]:
         """The same from prompts in tokens, without the headlines' texts: another process has the tokenizer."""
 
-    def warm_up(self, prompts: list[str]) -> list[int]:
-        """Those of these prompts that it must have answered before its times are those of an engine that runs."""
+    def shape(self, prompt: str) -> int:
+        """The shape of this prompt, as a number: once one of a shape was answered, the times of all others of it are
+        those of an engine that runs."""
 
     def close(self) -> None:
         """Drops the model."""

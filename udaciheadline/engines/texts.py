@@ -163,11 +163,6 @@ class Texts:
         lengths = [len(ids) for ids in self.encode(prompts)]
         return sorted(range(len(prompts)), key=lambda i: -lengths[i])[:count]
 
-    def one_of_each_length(self, prompts: list[str], step: int = 1) -> list[int]:
-        """The number of one prompt of each length, rounded up to a multiple of `step`, the longest first."""
-        lengths = [len(ids) for ids in self.encode(prompts)]
-        return list({-(-lengths[i] // step): i for i in self.longest(prompts, len(prompts))}.values())
-
     def _completed(self, completions: list[str]) -> list[list[int]]:
         return [self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in completions]
 

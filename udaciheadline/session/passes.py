@@ -57,7 +57,7 @@ class Passes:
         if self.peaks is None:
             self._run.progress(self._technique.name, "memory", 0, 1)
             prompts = self._prompts()
-            longest = [prompts[self._ask_all("warm_up", prompts)[0][0]]]
+            longest = [prompts[self._ask_all("longest", prompts)[0]]]
             self._ask_all("reset_memory")
             for asked in self._asked(longest):
                 size = self._jobs.size if self._technique.offline else None

@@ -3,7 +3,8 @@ the engines that it is compared with do too. Machines drift by more than most te
 to one article in the same minute does not."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TypeVar
 
 from udaciheadline.evidence import measure
 from udaciheadline.evidence.statistics import blocks, geometric_mean
@@ -11,6 +12,8 @@ from udaciheadline.records import Estimate, Generation
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique, plain, techniques
 from udaciheadline.workers.worker import WorkerError
+
+T = TypeVar("T")
 
 # OpenMP threads go on spinning for some milliseconds after an engine has answered, on the cores that the other engine
 # needs next: without a pause, a technique read 20 % slower beside the reference than alone.
@@ -29,18 +32,20 @@ class Rounds:
     rows that must answer in turn with it (`Technique.beside`). Where one of those fails, only the comparison with it is
     lost, and `not_compared` says why. What the reference or the technique raises goes through.
 
-    The rounds are divided over `launches`: between two of them `relaunch` starts the technique anew and gives the
-    articles to warm up on, and the others are started anew too.
+    `answer` and `warm_up` are the technique's (`Server`). The rounds are divided over `launches`: between two of them
+    `relaunch` starts the technique anew, and the others are started anew too.
     """
 
     def __init__(
         self,
         run: Run,
         technique: Technique,
-        generate: Callable[[list[str]], list[Generation]],
-        relaunch: Callable[[], Sequence[int]],
+        answer: Callable[[str], tuple[Generation, float]],
+        warm_up: Callable[[], tuple[float, float]],
+        relaunch: Callable[[], None],
     ) -> None:
-        self._run, self._technique, self._generate, self._relaunch = run, technique, generate, relaunch
+        self._run, self._technique = run, technique
+        self._ask, self._ask_to_warm_up, self._relaunch = answer, warm_up, relaunch
         self.count, self.launches = len(run.articles), 1
         self.own: list[Generation] = []
         self.others: dict[str, list[Generation]] = {REFERENCE: []}
@@ -55,18 +60,13 @@ class Rounds:
         self._owed: int | None = None  # a round that the others answer after the technique
         self._last: str | None = None  # who answered last; None is the technique
 
-    def warm_up(self, articles: Sequence[int], until: float) -> tuple[float, float]:
-        """Answers these articles, untimed, or as many as there is time `until` then (monotonic clock). The seconds that
-        this takes the technique, and those of a round: what the last article takes it and those that it is compared
-        with."""
-        seconds, start = 0.0, time.monotonic()
-        for done, article in enumerate(articles):
-            if done and time.monotonic() > until:
-                break
-            self._run.progress(self._technique.name, "warming up", done, len(articles))
-            seconds = self._answer(article).seconds
+    def warm_up(self) -> tuple[float, float]:
+        """Answers an article, untimed, and has the others do so. The seconds that this takes the technique, and those
+        of a round: what an article takes all of them."""
+        start = time.monotonic()
+        seconds = self._warm_up("warming up")
         own = time.monotonic() - start
-        return own, seconds + sum(generation.seconds for generation in self._others_answer(articles[-1]).values())
+        return own, seconds + sum(self._ask_others(0, self._run.ready).values())
 
     def divide(self, launches: int | None, launch_seconds: float, round_seconds: float) -> None:
         """Divides the rounds over so many launches (None: as many as are worth their time, and no fewer than give an
@@ -86,9 +86,8 @@ class Rounds:
         number = self._number
         if number in {block.start for block in blocks(self.count, self.launches)} - {0}:
             self._run.dismiss(self.others)
-            for article in self._relaunch():
-                self._run.progress(self._technique.name, "warming up again", 0, 1)
-                self._answer(article)
+            self._relaunch()
+            self._warm_up("warming up again")
         self._number += 1
         self._run.progress(self._technique.name, "measuring", number, self.count)
         if number % 2 == 0:
@@ -136,29 +135,35 @@ class Rounds:
             self._owed = None
 
     def _hear_others(self, number: int) -> None:
-        for name, generation in self._others_answer(number).items():
+        for name, generation in self._ask_others(number, lambda name: self._run.answer(name, number)).items():
             self.others[name].append(generation)
+
+    def _warm_up(self, doing: str) -> float:
+        """Answers an article, untimed; what one takes from then on."""
+        self._run.progress(self._technique.name, doing, 0, 1)
+        self._take_turn(None)
+        taken, seconds = self._ask_to_warm_up()
+        self._run.useful_seconds += taken
+        return seconds
 
     def _answer(self, article: int) -> Generation:
         self._take_turn(None)
-        generation = self._generate([self._run.prompts[article]])[0]
-        self._run.useful_seconds += generation.seconds
+        generation, untimed = self._ask(self._run.prompts[article])
+        self._run.useful_seconds += generation.seconds + untimed
         return generation
 
-    def _others_answer(self, article: int) -> dict[str, Generation]:
+    def _ask_others(self, article: int, ask: Callable[[str], T]) -> dict[str, T]:
         made = {}
         names = list(self.others)
         for name in reversed(names) if article % 2 else names:  # the last one is always next to the technique
             self._take_turn(name)
             try:
-                made[name] = self._run.ask(name, "generate", [self._run.prompts[article]])[0]
+                made[name] = ask(name)
             except WorkerError as error:
                 if name == REFERENCE:
                     raise
                 del self.others[name]
                 self.not_compared[name] = f"{error.status}: {error.reason}"
-                continue
-            self._run.useful_seconds += made[name].seconds
         return made
 
     def _take_turn(self, name: str | None) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers.nvml import Watch, watching
 from udaciheadline.workers.worker import Worker, WorkerError
 
-WARM_UP_SHARE = 0.3  # of a row's time is over, where there is a limit, when warming up ends
 ROUNDS_SHARE = 0.6  # of a row's time, where there is a limit: jobs, memory and likelihood need the rest
 
 
@@ -52,10 +51,10 @@ class Row:
         self._began, self._seconds = time.monotonic(), run.row_seconds()
         self.status, self.reason = "ok", ""
         self._last_words, self._told = "", False  # of the worker, where it crashed or hung
-        self._rounds = Rounds(run, technique, self._generate, self._relaunch)
+        self._rounds = Rounds(run, technique, self._answer, self._warm_up, self._relaunch)
         self.generations = self._rounds.own
         self.reference_generations = self._rounds.others[REFERENCE]
-        self._warm = False
+        self._is_warm = False
         self._open = contextlib.ExitStack()
         self._watch: Watch | None = None
         self._worker: Worker | None = None
@@ -87,14 +86,13 @@ class Row:
     # -- the timed rounds --------------------------------------------------------------------------------------------
 
     def warm_up(self) -> None:
-        """Answers some articles, untimed, and settles how many rounds there are: all that the time allows."""
+        """Answers an article, untimed, and settles how many rounds there are: all that the time allows."""
         self.check()
-        if self._warm:
+        if self._is_warm:
             return
-        self._warm = True
+        self._is_warm = True
         with self._guarded():
-            until = self._began + WARM_UP_SHARE * self._seconds
-            own, seconds = self._rounds.warm_up(self._ask_all("warm_up", self.run.prompts)[0], until)
+            own, seconds = self._rounds.warm_up()
         left = ROUNDS_SHARE * self._seconds - (time.monotonic() - self._began)
         if left < seconds * self._rounds.count:
             self._rounds.count = min(self._rounds.count, max(FEW_ARTICLES, int(left / seconds)))
@@ -102,13 +100,11 @@ class Row:
         wanted = 1 if self.run.launches is None and math.isfinite(self._seconds) else self.run.launches
         self._rounds.divide(wanted, self._build_seconds + own, seconds)
 
-    def _relaunch(self) -> list[int]:
-        """Starts the technique in a new process, with what is left of the time-out; the articles to warm up on."""
+    def _relaunch(self) -> None:
+        """Starts the technique in a new process, with what is left of the time-out."""
         assert self._worker is not None
         self._worker.close()
         self._worker = self.run.start_worker(self.technique, self._worker.seconds_left)
-        articles: list[int] = self._ask_all("warm_up", self.run.prompts)[0]
-        return articles
 
     def next_round(self) -> int:
         """Prepares a round, untimed, and returns its number; see `Rounds`."""
@@ -343,9 +339,19 @@ class Row:
     def _generate(self, *job: Any) -> list[Generation]:
         """The worker's headlines. A rank that has not written the same as the first is no part of its model."""
         answers: list[list[Generation]] = self._ask_all("generate", *job)
-        if len({tuple(g.token_ids for g in made) for made in answers}) > 1:
-            raise WorkerError("error", "its ranks do not write the same headlines")
+        _check_alike(answers)
         return answers[0]
+
+    def _answer(self, prompt: str) -> tuple[Generation, float]:
+        """The same of one prompt (`Server.answer`)."""
+        answers: list[tuple[Generation, float]] = self._ask_all("answer", prompt)
+        _check_alike([[made] for made, _ in answers])
+        return answers[0]
+
+    def _warm_up(self) -> tuple[float, float]:
+        """Answers an article, untimed (`Server.warm_up`)."""
+        seconds: tuple[float, float] = self._ask_all("warm_up", self.run.prompts)[0]
+        return seconds
 
     def _ask_all(self, method: str, *args: Any) -> list[Any]:
         assert self._worker is not None
@@ -361,3 +367,9 @@ class Row:
             if error.status in ("crash", "timeout"):
                 self._last_words = error.details
             raise RowFailed(f"{self.technique.name}: {error.status}: {error.reason}") from None
+
+
+def _check_alike(answers: Sequence[Sequence[Generation]]) -> None:
+    """Raises WorkerError where ranks have not written the same headlines."""
+    if len({tuple(generation.token_ids for generation in made) for made in answers}) > 1:
+        raise WorkerError("error", "its ranks do not write the same headlines")

@@ -3,12 +3,13 @@ compared with while they are measured (`rounds.py`): the reference, which is pla
 them, and beside it what a technique names (`Technique.beside`).
 """
 
+import contextlib
 import datetime
 import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,7 @@ class Run:
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
         self._companions: dict[str, Worker] = {}
         self.launch_seconds: dict[str, float] = {}  # that one of them takes to start and warm up
+        self._article_seconds: dict[str, float] = {}  # and to answer an article
         self._reference_nll: list[float] = []
         self._reference_further: tuple[list[Generation], list[float]] = [], []
         self.heard: list[Generation] = []  # the reference's answers, one article at a time
@@ -118,20 +120,39 @@ class Run:
     def ask(self, name: str, method: str, *args: Any) -> Any:
         """Calls the engine of a technique that others are compared with, starting it where it is not alive. Raises
         WorkerError; starts anew next time."""
-        try:
-            if name not in self._companions:
-                self.progress(f"{name} beside it", "building", 0, 1)
-                start = time.monotonic()
-                worker = self._companions[name] = self.start_worker(techniques()[name])
-                for article in worker.call("warm_up", self.prompts):
-                    self.progress(f"{name} beside it", "warming up", 0, 1)
-                    self.useful_seconds += worker.call("generate", [self.prompts[article]])[0].seconds
-                self.launch_seconds[name] = time.monotonic() - start
+        self.ready(name)
+        with self._named(name):
             return self._companions[name].call(method, *args)
+
+    def ready(self, name: str) -> float:
+        """Starts that engine where it is not alive, and warms it up; the seconds that an article takes it. Raises as
+        `ask`."""
+        if name not in self._companions:
+            self.progress(f"{name} beside it", "building", 0, 1)
+            start = time.monotonic()
+            with self._named(name):
+                worker = self._companions[name] = self.start_worker(techniques()[name])
+                self.progress(f"{name} beside it", "warming up", 0, 1)
+                seconds, self._article_seconds[name] = worker.call("warm_up", self.prompts)
+            self.useful_seconds += seconds
+            self.launch_seconds[name] = time.monotonic() - start
+        return self._article_seconds[name]
+
+    @contextlib.contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """Forgets that engine where it fails, and says so where it is the reference."""
+        try:
+            yield
         except WorkerError as error:
             self._companions.pop(name, None)
             who = "the reference engine: " if name == REFERENCE else ""
             raise WorkerError(error.status, who + error.reason, error.details) from None
+
+    def answer(self, name: str, article: int) -> Generation:
+        """What that engine makes of one article, timed once it is warm. Raises as `ask`."""
+        generation, untimed = self.ask(name, "answer", self.prompts[article])
+        self.useful_seconds += generation.seconds + untimed
+        return generation
 
     def renew_reference(self) -> None:
         """Grants the reference the time-out of another technique."""

@@ -48,11 +48,37 @@ class Server:
         self._device, self._rank, self._ranks = spec.device, place.rank, place.ranks
         self._memory = MemoryMeter(spec.device)
         self.engine = technique.build(spec)
-        texts, self.warm_up = self.engine.texts, self.engine.warm_up
+        texts = self.engine.texts
+        self._met: set[int] = set()  # shapes of prompts
         self.check, self.fitting, self.likelihood = texts.check, texts.fitting, texts.likelihood
         self.preferences, self.rounding = texts.preferences, texts.rounding
         self.reset_memory = self._memory.reset
         self.peak_memory = self._memory.peak
+
+    def warm_up(self, prompts: list[str]) -> tuple[float, float]:
+        """Answers the longest of these prompts, for which an engine has to make most room: the seconds that this takes,
+        and those of `answer` on average, what is untimed included."""
+        longest = prompts[self.longest(prompts)]
+        self._met.add(self.engine.shape(longest))
+        first = last = self.generate([longest])[0].seconds
+        further = {self.engine.shape(prompt) for prompt in prompts} - self._met
+        if further:  # then the first answer of a shape is no measure of the others
+            last = self.generate([longest])[0].seconds
+        return first + (last if further else 0.0), last * (1 + len(further) / len(prompts))
+
+    def answer(self, prompt: str) -> tuple[Generation, float]:
+        """The headline of one prompt, from an engine that is warm: the first prompt of a shape is answered twice, and
+        the seconds of its first answer stand beside it."""
+        untimed, shape = 0.0, self.engine.shape(prompt)
+        if shape not in self._met:
+            self._met.add(shape)
+            untimed = self.generate([prompt])[0].seconds
+        (generation,) = self.generate([prompt])
+        return generation, untimed
+
+    def longest(self, prompts: list[str]) -> int:
+        """The number of the longest of these prompts."""
+        return self.engine.texts.longest(prompts, 1)[0]
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
         """The engine's headlines; ranks begin together, so that none waits in the time for another one's call."""

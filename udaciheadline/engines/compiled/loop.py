@@ -151,18 +151,19 @@ class CompiledEngine:
         runs = [drafter.runs([*p, *g.token_ids], len(p)) for p, g in zip(prompts, made, strict=True)]
         (row,) = self._rows_for([Text(prompt) for prompt in prompts], 1)
         assert isinstance(row, DraftedRow)
-        choice = best_k(runs, {k: row.seconds(k) for k in range(drafter.always, MOST_DRAFTS + 1)})
+        choice = best_k(runs, {k: row.seconds(k) for k in range(MOST_DRAFTS + 1)})
         self._drafts = choice.k
-        if choice.k:
-            row.use(choice.k)
-        else:
+        info, details = self.info, self.info.details | choice.details()
+        if not choice.k:
+            self._drafter = None
             self._drop("one")
-        info = self.info
+            return {"details": details}
+        row.use(choice.k)
         return {
             "parameters": info.parameters + sum(map(count, drafter.models)),
             "weights_bytes": info.weights_bytes + sum(w.nbytes for model in drafter.models for w in model.parameters()),
-            "pass_bytes": None if choice.k else info.pass_bytes,
-            "details": info.details | choice.details(),
+            "pass_bytes": None,
+            "details": details,
         }
 
     def generate(self, prompts: list[str], batch_size: int | None = None) -> list[Generation]:
@@ -200,12 +201,12 @@ class CompiledEngine:
             for text in texts
         ]
 
-    def warm_up(self, prompts: list[str]) -> list[int]:
-        """The longest prompt, for which rows are made, and on a GPU one for each graph that reads prompts."""
+    def shape(self, prompt: str) -> int:
+        """On a GPU the graph that reads it, or its length where none does."""
         if self._device == "cpu":
-            return self.texts.longest(prompts, 1)
+            return 0
         graphs = self._ranks == 1 or self._peers or self._line
-        return self.texts.one_of_each_length(prompts, PROMPT_BUCKET if graphs else 1)
+        return -(-len(self.texts.encode([prompt])[0]) // (PROMPT_BUCKET if graphs else 1))
 
     def close(self) -> None:
         """Drops the model."""
@@ -247,7 +248,7 @@ class CompiledEngine:
     def _new_rows(self, count: int, slots: int, number: int) -> Rows:
         if self._line is not None:
             return StageRows(self._model, count, slots, self._line, number)
-        if count == 1 and self._drafter and self._drafts:
+        if count == 1 and self._drafter:
             return drafted_row(self._model, slots, self._drafter, self._drafts)
         if self._device == "cuda":
             if count == 1 and (self._ranks == 1 or self._peers):
