@@ -160,9 +160,10 @@ class Measurement:
 
     `speed_up` is the geometric mean over articles of the reference's seconds over the technique's; its interval is over
     the `launches`, fresh processes of both that the articles were divided over, or over the articles where there was
-    one. `limit_seconds` is what a headline would take if nothing but reading the weights once a new token took time.
-    `prompt_tokens` are those of the shortest and of the longest prompt. `accepted_shares` are those of the drafts whose
-    first, second and so on token was accepted, and with it those before (None: the engine does not say).
+    one, with `statistics.ONE_PROCESS` for how two may differ. `limit_seconds` is what a headline would take if nothing
+    but reading the weights once a new token took time. `prompt_tokens` are those of the shortest and of the longest
+    prompt. `accepted_shares` are those of the drafts whose first, second and so on token was accepted, and with it
+    those before (None: the engine does not say).
     """
 
     count: int

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from udaciheadline.evidence.statistics import (
+    ONE_PROCESS,
     blocks,
     detectable,
     geometric_mean,
@@ -96,22 +97,29 @@ def test_a_difference_that_is_not_a_number_is_worse_for_certain() -> None:
 
 
 def test_twice_and_half_as_fast_are_on_average_equally_fast() -> None:
-    estimate = geometric_mean([math.log(2), math.log(0.5)])
+    estimate = geometric_mean([math.log(2), math.log(0.5)], 2)
     assert estimate.value == pytest.approx(1)
     assert estimate.low * estimate.high == pytest.approx(1)
 
 
 def test_the_geometric_mean_of_2_8_is_4_with_the_interval_of_the_logarithms() -> None:
     # mean of the logarithms: log 4; their standard error: log 2; t(1, 0.975) = 12.706205
-    estimate = geometric_mean([math.log(2), math.log(8)])
+    estimate = geometric_mean([math.log(2), math.log(8)], 2)
     assert estimate.value == pytest.approx(4)
     assert estimate.high == pytest.approx(4 * 2**12.706205, rel=1e-6)
     assert estimate.low == pytest.approx(4 / 2**12.706205, rel=1e-6)
 
 
+def test_the_interval_of_one_process_has_in_it_how_two_may_differ() -> None:
+    estimate = geometric_mean([math.log(2)] * 3, 1)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((2.0, 2 / ONE_PROCESS, 2 * ONE_PROCESS))
+    alone, several = geometric_mean([math.log(2), math.log(8)], 1), geometric_mean([math.log(2), math.log(8)], 2)
+    assert math.log(alone.high / 4) == pytest.approx(math.hypot(math.log(several.high / 4), math.log(ONE_PROCESS)))
+
+
 @given(samples)
 def test_a_slow_down_is_the_inverse_of_the_speed_up_the_other_way_round(logarithms: list[float]) -> None:
-    there, back = geometric_mean(logarithms), geometric_mean([-x for x in logarithms])
+    there, back = geometric_mean(logarithms, 1), geometric_mean([-x for x in logarithms], 1)
     assert (there.value, there.low, there.high) == pytest.approx((1 / back.value, 1 / back.high, 1 / back.low))
 
 

@@ -7,7 +7,8 @@ from candidates import COMPILED, INT8, MIB, REFERENCE, job, limited, row, states
 from rows import MEASUREMENT, OFFLINE, RECORD, SKIPPED, broken
 
 from udaciheadline.evidence.verdict import Budget, decide, pareto
-from udaciheadline.records import Estimate, Parallel, Verdict
+from udaciheadline.evidence.wording import ratio
+from udaciheadline.records import Estimate, Parallel, Record, Verdict
 
 
 def test_without_options_the_row_that_is_fastest_for_certain_is_deployed_and_the_sentence_says_what_it_costs() -> None:
@@ -75,29 +76,38 @@ def test_a_row_that_pays_in_nothing_is_not_worth_it() -> None:
     assert (found.technique, states(found)["pruned"]) == ("kv-cache", "not worth it")
 
 
+def launched(*rows: Record, launches: int = 4) -> list[Record]:
+    """The reference, and these in so many processes."""
+    made = []
+    for found in rows:
+        assert found.measurement is not None
+        made.append(replace(found, measurement=replace(found.measurement, launches=launches)))
+    return [REFERENCE, *made]
+
+
 def test_a_row_that_may_be_faster_says_how_much_would_tell() -> None:
-    assert "more articles would tell (--articles " in why(decide([REFERENCE, row("pruned", 1.1, 0.11)]), "pruned")
+    found = decide(launched(row("pruned", 1.3, 0.35)))
+    assert "more launches would tell (--launches " in why(found, "pruned")
 
 
-def test_rows_whose_intervals_overlap_are_undecided_and_it_is_said_how_many_articles_would_tell() -> None:
-    found = decide([REFERENCE, COMPILED, row("other", 6.0, 0.7, peak=474)])
+def test_rows_whose_intervals_overlap_are_undecided_and_it_is_said_how_many_launches_would_tell() -> None:
+    found = decide(launched(COMPILED, row("other", 6.0, 0.7, peak=474)))
     assert (found.technique, found.candidates) == (None, ("compiled", "other"))
     assert states(found) == {"kv-cache": "reference", "compiled": "undecided", "other": "undecided"}
     head, _, number = found.sentence.partition(": ")
     assert head == "undecided between compiled and other"
     more = int(number.split()[0])
-    assert number == f"{more} more articles would tell (--articles {8 + more})"
+    assert number == f"{more} more launches would tell (--launches {4 + more})"
 
 
-def test_of_rows_that_were_measured_in_several_processes_more_launches_would_tell() -> None:
-    rows = [COMPILED, row("other", 6.0, 0.7, peak=474)]
-    launched = [replace(r, measurement=replace(r.measurement, launches=4)) for r in rows]
-    assert "more launches would tell (--launches " in decide([REFERENCE, *launched]).sentence
+def test_of_rows_of_one_process_several_would_tell() -> None:
+    found = decide(launched(COMPILED, row("other", 6.0, 0.7, peak=474), launches=1))
+    assert found.sentence.endswith(": one is too few to tell them apart: give more --launches")
 
 
 def test_rows_that_are_alike_are_said_to_be_alike() -> None:
-    assert decide([REFERENCE, COMPILED, replace(COMPILED, technique="other")]).sentence.endswith(
-        "a hundred times as many articles would not tell them apart"
+    assert decide(launched(COMPILED, replace(COMPILED, technique="other"))).sentence.endswith(
+        "a hundred times as many launches would not tell them apart"
     )
 
 
@@ -255,3 +265,8 @@ def test_the_pareto_front_is_of_the_rows_that_no_other_beats_in_both() -> None:
     rows = [replace(RECORD, technique=name) for name in points]
     front = pareto(rows, lambda r: points[r.technique][0], lambda r: points[r.technique][1])
     assert front == {"a", "b", "d", "same as d"}
+
+
+def test_where_less_than_its_own_size_is_known_of_a_speed_up_its_interval_is_said_alone() -> None:
+    assert ratio(Estimate(35.8, 0.66, 1938.0)) == "0.66 to 1938"
+    assert ratio(Estimate(2.0, 1.5, 2.7)) == "2.00 ±0.60"

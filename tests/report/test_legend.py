@@ -21,9 +21,9 @@ def test_the_number_of_articles_stands_below() -> None:
         ((3, 5), "over fresh processes of the row and of the reference: pruned 3, other 5."),
         (
             (1, 5),
-            "the reference: other 5. One process alone, so that how two of them differ is in no ± of speed: pruned.",
+            "reference: other 5. One process alone, so that each ± of speed has 25% for how two may differ: pruned.",
         ),
-        ((1, 1), "One process alone, so that how two of them differ is in no ± of speed: pruned, other."),
+        ((1, 1), "One process alone, so that each ± of speed has 25% for how two may differ: pruned, other."),
     ],
 )
 def test_it_says_of_how_many_processes_a_speed_up_is(launches: tuple[int, int], said: str) -> None:

@@ -104,9 +104,9 @@ def test_the_legend_has_no_more_than_eight_lines_of_no_more_than_the_width() -> 
 @pytest.mark.parametrize(
     ("launches", "said"),
     [
-        ((1, 1), "over articles, in one process."),
-        ((3, 5), "over fresh processes of both."),
-        ((1, 5), "over fresh processes of both (1 rows: one)."),
+        ((1, 1), "; of speed in one process, plus 25% for how two may differ."),
+        ((3, 5), "; of speed over fresh processes of both."),
+        ((1, 5), "over fresh processes of both (1 rows: one, plus 25%)."),
     ],
 )
 def test_the_legend_says_over_what_the_interval_of_a_speed_up_is(launches: tuple[int, int], said: str) -> None:

@@ -18,8 +18,11 @@ _BETTER = {
 
 
 def ratio(estimate: Estimate) -> str:
-    """A ratio with half its interval, in three digits."""
+    """A ratio with half its interval, in three digits; where that is more than the ratio itself, the interval alone:
+    so little is known then."""
     half = (estimate.high - estimate.low) / 2
+    if estimate.value < half < math.inf:
+        return f"{short(estimate.low)} to {short(estimate.high)}"
     return short(estimate.value) + (f" ±{short(half, estimate.value)}" if math.isfinite(half) else "")
 
 
@@ -215,12 +218,12 @@ def _paired(record: Record) -> bool:
 
 
 def _count(record: Record, goal: str) -> tuple[int, str]:
-    """Over how many of what the interval of a row's gain is."""
+    """Of what it takes more to know a row's gain better, and how many there were."""
     if goal == "offline" and record.throughput:
         return record.throughput.rounds, "launches"
     assert record.measurement is not None
-    launches = record.measurement.launches
-    return (launches, "launches") if launches > 1 else (record.measurement.count, "articles")
+    m = record.measurement
+    return (1, "articles") if m.count == 1 else (m.launches, "launches")
 
 
 def _articles(record: Record) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from udaciheadline.evidence.gains import in_turn
 from udaciheadline.evidence.measure import P99_MIN_COUNT
+from udaciheadline.evidence.statistics import ONE_PROCESS
 from udaciheadline.evidence.wording import beside_optimised, share
 from udaciheadline.records import Estimate, Parallel, Record
 from udaciheadline.report import curves
@@ -93,7 +94,7 @@ def _launches(records: Sequence[Record]) -> str:
     line = f"A speed-up's ± is over fresh processes of the row and of the reference: {several}" if several else ""
     if alone:
         line += ". " if several else ""
-        line += f"One process alone, so that how two of them differ is in no ± of speed: {alone}"
+        line += f"One process alone, so that each ± of speed has {ONE_PROCESS - 1:.0%} for how two may differ: {alone}"
     return f"{line}."
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from udaciheadline.evidence.statistics import ONE_PROCESS
 from udaciheadline.evidence.wording import over_optimised
 from udaciheadline.records import Energy, Estimate, Measurement, Parallel, Record, Scores
 from udaciheadline.report.numbers import interval, mebibytes, milliseconds, number, rate, share, times
@@ -91,8 +92,9 @@ def _one_at_a_time(record: Record, m: Measurement) -> Iterator[str]:
 
 
 def _compared(e: Estimate, how: str, launches: int) -> str:
-    over = f"{launches} fresh processes of both" if launches > 1 else "articles, in one process of each"
-    return _beside(REFERENCE, e, f" {how}", f", over {over}")
+    alone = f", with {ONE_PROCESS - 1:.0%} for how two processes may differ"
+    over = alone if launches == 1 else f", over {launches} fresh processes of both"
+    return _beside(REFERENCE, e, f" {how}", over)
 
 
 def _beside(name: str, e: Estimate, how: str = "", over: str = "") -> str:

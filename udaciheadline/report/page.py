@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from udaciheadline.evidence import quality
-from udaciheadline.evidence.statistics import mean
+from udaciheadline.evidence.statistics import ONE_PROCESS, mean
 from udaciheadline.evidence.verdict import Budget, Decision, budget_of, decide
 from udaciheadline.records import Article, Estimate, Record, UsageError
 from udaciheadline.report import curves, figures, findings, headlines, verdict
@@ -41,7 +41,7 @@ READING = (
     "optimises are alive beside it and answer the same article, before or after it in turn. Machines drift by more "
     "than most techniques win; the ratio does not.",
     "The 95 % interval of a speed-up is over fresh processes of both, where a row had several, and else over the "
-    "articles, so that how two processes differ is not in it.",
+    f"articles, with {ONE_PROCESS - 1:.0%} for how two processes may differ.",
     "Memory is that of a process of the row's own: allocated on all GPUs or, on a CPU, resident with all libraries.",
     "ROUGE-1 is the share of words that a headline and the true one have in common (F-measure). NLL is how unlikely "
     "the true headline is to the model, in nats a token: it sees damage that no word shows yet. Both are compared "

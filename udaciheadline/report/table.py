@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from udaciheadline.evidence.measure import P99_MIN_COUNT
+from udaciheadline.evidence.statistics import ONE_PROCESS
 from udaciheadline.evidence.verdict import Decision
 from udaciheadline.evidence.wording import beside_optimised, over_optimised, ratio
 from udaciheadline.records import Article, Estimate, Record, Scores
@@ -93,10 +94,12 @@ def _legend(records: Sequence[Record], copy_rouge: Mapping[str, Estimate]) -> li
         star = "" if all(m.p99_is_reliable for m in measured.values()) else f" *: of fewer than {P99_MIN_COUNT} values."
         lines.append(f"avg, p99: of a headline, one article at a time, n = {n}.{star}")
         alone = sum(measurement.launches == 1 for measurement in measured.values())
-        over = "articles, in one process" if alone == len(measured) else "fresh processes of both"
-        some = f" ({alone} rows: one)" if 0 < alone < len(measured) else ""
+        unknown = f"plus {ONE_PROCESS - 1:.0%}"  # for how two processes may differ
+        over = f"in one process, {unknown} for how two may differ"
+        if alone < len(measured):
+            over = "over fresh processes of both" + (f" ({alone} rows: one, {unknown})" if alone else "")
         lines.append(f"x {REFERENCE}: how many times as fast, paired article by article.")
-        lines.append(f"±: half a 95 % interval; of speed over {over}{some}.")
+        lines.append(f"±: half a 95 % interval; of speed {over}.")
     if any(record.throughput for record in records):
         lines.append("offline: headlines a second, all articles as one job.")
     on_gpu = any(record.memory and record.memory.device_allocated_peak_bytes for record in records)

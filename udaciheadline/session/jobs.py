@@ -87,7 +87,7 @@ class Jobs:
         earlier = self._run.answered.get(self._technique.optimises)
         pairs = zip(self.log_ratios, earlier.job_log_ratios if earlier else (), strict=False)
         gained = [own - other for own, other in pairs]
-        return {self._technique.optimises: geometric_mean(gained)} if gained else {}
+        return {self._technique.optimises: geometric_mean(gained, len(gained))} if gained else {}
 
     def throughput(self, seconds: list[float], info: BuildInfo, limits: Limits) -> Throughput:
         """The figures of jobs like the last one that took so many seconds each, beside earlier rows' rates."""
@@ -101,7 +101,7 @@ class Jobs:
             new_tokens_per_second=sum(len(g.token_ids) for g in self.last) * rate / count,
             refused_batch_size=asked if self._refused is None and fitted < asked else self._refused,
             limit_per_second=measure.limit_per_second(info, self.last, limits),
-            speed_up=geometric_mean(self.log_ratios) if self.log_ratios else None,
+            speed_up=geometric_mean(self.log_ratios, len(self.log_ratios)) if self.log_ratios else None,
             times_over={name: rate / other for name, other in self._run.rates.items()},
         )
         self._run.rates[self._technique.name], self._run.job_sizes[self._technique.name] = rate, fitted

@@ -18,10 +18,9 @@ cost and most tokens accepted. It is slower where passes cost the same whatever 
 GPU, or where draft and target are close in depth, as the embedded two are.
 
 On an H100, Llama-3.1-8B's shape drafted for by Llama-3.2-1B's, both in bfloat16, writes 2.0 times as fast as alone on
-the compiled engine, 7 tokens at a time, three of four accepted. The embedded pair would write .7 times as fast (H100 and
-H200, of which the second was timed at the build alone), so there nothing is drafted. On a CPU it has not paid for the
-embedded pair: for few tokens at a time there is no program that reads the weights as fast as a step's does
-(docs/performance.md).
+the compiled engine, 7 tokens at a time, three of four accepted. The embedded pair would be .7 times as fast as its
+target on H100 and H200, so nothing is drafted there. On a CPU it has not paid for the embedded pair: for few tokens at
+a time there is no program that reads the weights as fast as a step's does (docs/performance.md).
 
 The honest comparison is the target alone, with the same prompt, length and extraction: `target`, and `compiled-target`
 on the compiled engine.
