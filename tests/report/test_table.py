@@ -9,6 +9,7 @@ from rows import ARTICLES, MEASUREMENT, OFFLINE, RECORD, SCORES, SKIPPED, SPECUL
 from tables import COPY_ROUGE, cells, legend
 
 from udaciheadline.evidence.verdict import decide
+from udaciheadline.evidence.wording import beside_optimised
 from udaciheadline.records import Estimate, Measurement, Memory, Record, Verdict
 from udaciheadline.report.table import WIDTH, number, samples, table
 
@@ -61,6 +62,17 @@ def test_a_row_that_is_slower_than_what_it_optimises_has_a_line() -> None:
     line = "speculative: slower than target, which it optimises: 0.80 ±0.05 times its speed."
     assert line in legend(written(RECORD, slower)).splitlines()
     assert "optimises" not in legend(written(RECORD, SPECULATIVE))
+
+
+def test_a_row_that_may_not_be_faster_says_how_little_there_was_to_win() -> None:
+    measurement = replace(MEASUREMENT, average_seconds=0.001, limit_seconds=0.00005)
+    over = {"target": Estimate(0.9, 0.7, 1.1)}
+    little = replace(SPECULATIVE, measurement=measurement, speed_up_over=over)
+    line = "0.90 ±0.20 times as fast as target, which it optimises; 5% of its time is reading its weights"
+    assert beside_optimised(little) == line
+    much = replace(little, measurement=replace(measurement, limit_seconds=0.0005))
+    ahead = replace(little, speed_up_over={"target": Estimate(1.2, 1.1, 1.3)})
+    assert "reading" not in beside_optimised(much) + beside_optimised(ahead)
 
 
 def huge(measurement: Measurement) -> Measurement:

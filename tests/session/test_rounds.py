@@ -1,5 +1,6 @@
 """Who answers when in a row's timed rounds, with workers that answer as a test wants them to."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -245,6 +246,15 @@ def test_an_offline_row_is_measured_on_what_the_reference_has_answered(
     offline = Row(row.run, replace(ONLINE, offline=True))
     offline.answers()
     assert len(offline.generations) == 6
+
+
+def test_what_is_left_of_a_rows_time_is_known_and_may_be_less_than_nothing(
+    worker: type[FakeWorker], clock: SimpleNamespace
+) -> None:
+    row = limited(20)
+    clock.seconds += 25
+    assert row.seconds_left == -5.0
+    assert row_of(ONLINE).seconds_left == math.inf
 
 
 def test_the_time_that_is_left_is_shared_by_the_rows_that_are_left(

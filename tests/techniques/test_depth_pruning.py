@@ -1,6 +1,7 @@
 """Layers that are removed: which, and what is left."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from models_made import made
 from random_models import FAMILIES, of_family
 from transformers import AutoModelForCausalLM
 
-from udaciheadline.checkpoints.models import load_model
+from udaciheadline.checkpoints.models import load_model, load_tokenizer
+from udaciheadline.data import newswire
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.records import Unsupported
+from udaciheadline.techniques import depth_pruning
 from udaciheadline.techniques.depth_pruning import prune_depth
 
 TOKENS = torch.arange(60).view(2, 30) % 97
@@ -96,3 +99,56 @@ def test_another_family_is_refused(tmp_path: Any) -> None:
     model = load_model(str(made("gpt2", tmp_path)), device="cpu", dtype="float32")
     with pytest.raises(Unsupported, match=r"^it is a gpt2 model"):
         prune_depth(model, lambda: 0.0)
+
+
+# -- once -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
+    """How often layers were searched for, with nothing kept yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made: list[int] = []
+    monkeypatch.setattr(depth_pruning, "prune_depth", lambda *given: made.append(1) or prune_depth(*given))
+    return made
+
+
+def pruned(checkpoint: Path, articles: int = 2) -> tuple[Any, dict[str, float]]:
+    """The main model without a quarter of its layers, by so many articles, and what is said of that."""
+    model = load_model(str(checkpoint), device="cpu", dtype="float32")
+    chosen = list(newswire.training_articles(articles, seed=1))
+    return model, depth_pruning.prune_once(model, load_tokenizer(str(checkpoint)), chosen)
+
+
+def test_the_second_time_the_layers_are_known(searches: list[int], main_checkpoint: Path) -> None:
+    (first, details), (second, again) = pruned(main_checkpoint), pruned(main_checkpoint)
+    assert (len(searches), again) == (1, details)
+    assert torch.equal(logits(first), logits(second))
+    assert [layer.self_attn.layer_idx for layer in second.model.layers] == [0, 1, 2]
+
+
+def test_by_other_articles_they_are_searched_for_anew(searches: list[int], main_checkpoint: Path) -> None:
+    pruned(main_checkpoint)
+    pruned(main_checkpoint, articles=3)
+    assert len(searches) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\xff"], ids=["empty", "torn", "no text"])
+def test_what_is_damaged_is_found_out_anew_and_mended(
+    searches: list[int], main_checkpoint: Path, tmp_path: Path, damage: bytes
+) -> None:
+    pruned(main_checkpoint)
+    (file,) = tmp_path.rglob("*.json")
+    file.write_bytes(damage)
+    for _ in range(2):
+        pruned(main_checkpoint)
+    assert len(searches) == 2
+
+
+def test_without_a_place_to_keep_them_they_are_searched_for_each_time(
+    searches: list[int], main_checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "udaciheadline").write_text("no folder")
+    for _ in range(2):
+        pruned(main_checkpoint)
+    assert len(searches) == 2

@@ -171,7 +171,7 @@ class Row:
         assert self._worker is not None
         if not self.technique.takes_batches(self.run.spec):
             return None
-        left = min(self._worker.seconds_left, self._began + self._seconds - time.monotonic())
+        left = min(self._worker.seconds_left, self.seconds_left)
         alone = [] if self.technique.offline else [generation.seconds for generation in self.generations]
         each = math.fsum(alone) / len(alone) if alone else 0.0
         with self._guarded():
@@ -192,6 +192,11 @@ class Row:
         if self.technique.offline:
             self.generations = self._jobs.last
         return seconds
+
+    @property
+    def seconds_left(self) -> float:
+        """What is left of the row's share of a session's time, or below 0; inf where there is no limit."""
+        return self._began + self._seconds - time.monotonic()
 
     @property
     def job_launches(self) -> int:
@@ -228,8 +233,8 @@ class Row:
             self.run.progress(self.technique.name, "quality", 0, 1)
             with self._guarded():
                 own, _ = self._scoring.score(self.generations, self.reference_generations)
-                seconds_left = ROUNDS_SHARE * (self._began + self._seconds - time.monotonic())
-                self._wide.write(self.generations, self.reference_generations, self._scoring.seconds, seconds_left)
+                wide_seconds = ROUNDS_SHARE * self.seconds_left
+                self._wide.write(self.generations, self.reference_generations, self._scoring.seconds, wide_seconds)
                 self._scoring.score_wide(self._wide)
             ratios = [] if self.technique.offline else measure.log_ratios(self.reference_generations, self.generations)
             wide = self._scoring.wide[0] if self._scoring.wide else None

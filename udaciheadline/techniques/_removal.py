@@ -20,13 +20,16 @@ PRUNED = ("depth-pruned", "width-pruned")
 """The techniques that remove weights, for which a checkpoint may stand ready."""
 
 ARTICLES = 8
-"""That a row prunes a model by, each time that its process starts: depth pruning reads them dozens of times."""
+"""That a row prunes a model by: depth pruning reads them dozens of times."""
 
 Loss = Callable[[], float]
 """Mean negative log-likelihood of true headlines under the model as it is now, in nats a token."""
 
 Prune = Callable[[Any, Loss], dict[str, float]]
 """Removes weights of a transformers model, in place, by what they do to the loss; a technique's own figures."""
+
+PruneBy = Callable[[Any, Any, Sequence[Article]], dict[str, float]]
+"""The same by what articles say, given a tokenizer: `prune_with`, as a row does it."""
 
 
 def headline_loss(model: Any, tokenizer: Any, articles: Sequence[Article]) -> Loss:
@@ -63,7 +66,7 @@ def prune_with(prune: Prune, model: Any, tokenizer: Any, articles: Sequence[Arti
     return details | {"removed_share": 1 - model.num_parameters() / before}
 
 
-def build(technique: str, prune: Prune, spec: EngineSpec) -> Engine:
+def build(technique: str, prune: PruneBy, spec: EngineSpec) -> Engine:
     """The compiled engine on what is left of the main model.
 
     Raises Unsupported for a model that cannot be pruned, and UsageError where there is neither a checkpoint of it nor
@@ -91,5 +94,5 @@ def build(technique: str, prune: Prune, spec: EngineSpec) -> Engine:
             f"udaciheadline.train --prune`, and name it with --pruned-model {technique}=FOLDER"
         )
     model = models.load_model(spec.model, device=spec.device, dtype=spec.dtype)
-    details = prune_with(prune, model, tokenizer, spec.calibration[:ARTICLES])
+    details = prune(model, tokenizer, spec.calibration[:ARTICLES])
     return build_engine(spec, model, tokenizer, details=details)

@@ -13,14 +13,21 @@ distillation; SmolLM2 without 8 of its 30 loses 1.6 (docs/performance.md). Where
 little is removed: a quarter of the embedded model's layers is 16 % of its weights.
 """
 
+import contextlib
+import json
 import math
+import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from udaciheadline.records import Unsupported
-from udaciheadline.techniques._removal import SHARE, Loss, build, decoder
+from udaciheadline.checkpoints import home
+from udaciheadline.records import Article, Unsupported
+from udaciheadline.techniques._removal import SHARE, Loss, build, decoder, prune_with
 from udaciheadline.techniques._technique import Technique
+
+SOURCES = [Path(__file__), Path(__file__).with_name("_removal.py")]
 
 
 def prune_depth(model: Any, loss: Loss, share: float = SHARE) -> dict[str, float]:
@@ -53,6 +60,29 @@ def prune_depth(model: Any, loss: Loss, share: float = SHARE) -> dict[str, float
     return {"layers_left": len(kept), "pruning_nats": now - whole}
 
 
+def prune_once(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[str, float]:
+    """`prune_with` `prune_depth`. Which layers are left is kept from then on: to find out takes SmolLM2 42 s on two
+    cores, which each process of a row would take anew."""
+    body, folder = decoder(model), home.folder("pruned")
+    texts = [(article.short_description, article.headline) for article in articles]
+    file = folder / f"{home.fingerprint(model, SOURCES, texts)}.json" if folder else None
+    with contextlib.suppress(OSError, ValueError):
+        if file:
+            known = json.loads(file.read_text("utf-8"))
+            keep_layers(model, list(body.layers), known["kept"])
+            return dict(known["details"])
+    layers = list(body.layers)
+    details = prune_with(prune_depth, model, tokenizer, articles)
+    with contextlib.suppress(OSError):
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            left = [layers.index(layer) for layer in decoder(model).layers]
+            own = file.with_suffix(f".{os.getpid()}")  # another process may be writing it, too
+            own.write_text(json.dumps({"kept": left, "details": details}), "utf-8")
+            own.replace(file)
+    return details
+
+
 def keep_layers(model: Any, layers: Sequence[Any], kept: Sequence[int]) -> None:
     """Leaves those of a transformers model's layers that are kept, in place, and has its configuration say so: it runs
     and is saved like any other. A layer knows its number, by which it finds its keys and values in a cache."""
@@ -71,7 +101,7 @@ TECHNIQUES = (
         "depth-pruned",
         "Depth Pruning",
         32,
-        partial(build, "depth-pruned", prune_depth),
+        partial(build, "depth-pruned", prune_once),
         optimises="compiled",
         batches=False,
         engines=("compiled",),

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from udaciheadline.records import Unsupported
-from udaciheadline.techniques._removal import SHARE, Loss, build, decoder
+from udaciheadline.techniques._removal import SHARE, Loss, build, decoder, prune_with
 from udaciheadline.techniques._technique import Technique
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ TECHNIQUES = (
         "width-pruned",
         "Width Pruning",
         34,
-        partial(build, "width-pruned", prune_width),
+        partial(build, "width-pruned", partial(prune_with, prune_width)),
         optimises="compiled",
         batches=False,
         engines=("compiled",),

@@ -22,6 +22,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
+from udaciheadline.checkpoints import home
 from udaciheadline.records import EngineSpec, UsageError
 from udaciheadline.techniques import Technique
 from udaciheadline.workers.serving import LOOPBACK, Place, end_with_parent, serve
@@ -34,10 +35,10 @@ if "OMP_WAIT_POLICY" not in os.environ:
 # What torch.compile makes takes half a minute, on a GPU: it is kept where it outlives a restart of the machine, as
 # torch's own default, a temporary folder, does not. Where there is no such place, that default stands.
 if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
-    with contextlib.suppress(OSError, RuntimeError):
-        _cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "udaciheadline" / "inductor"
-        _cache.mkdir(parents=True, exist_ok=True)
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache)
+    with contextlib.suppress(OSError):
+        if _cache := home.folder("inductor"):
+            _cache.mkdir(parents=True, exist_ok=True)
+            os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache)
 
 PRELOAD = ["udaciheadline.workers.preload"]  # what the server imports
 

@@ -7,7 +7,6 @@ on a GPU, where it takes seconds.
 """
 
 import contextlib
-import hashlib
 import os
 import shutil
 import time
@@ -20,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from udaciheadline.checkpoints import home
 from udaciheadline.engines.compiled.calibration import calibrate
 from udaciheadline.engines.compiled.weights import Quantized, quantized
 
@@ -33,29 +33,14 @@ def calibrate_once(model: Any, texts: Sequence[Sequence[int]], kind: str) -> dic
     scales, and the seconds that it took then."""
     if model.device.type != "cpu":
         return calibrate(model, texts, kind)
-    file = _place(model, texts, kind)
-    if file and (details := _restored(model, file)):
+    if (folder := home.folder("calibrated")) is None:
+        return calibrate(model, texts, kind)
+    file = folder / f"{home.fingerprint(model, SOURCES, kind, list(map(list, texts)))}.safetensors"
+    if details := _restored(model, file):
         return details
     details = calibrate(model, texts, kind)
-    if file:
-        _keep(model, kind, file, details)
+    _keep(model, kind, file, details)
     return details
-
-
-def _place(model: Any, texts: Sequence[Sequence[int]], kind: str) -> Path | None:
-    """The file for this model, texts and kind; None where there is no home for it."""
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    except RuntimeError:
-        return None
-    key = hashlib.sha256()
-    for source in SOURCES:
-        key.update(source.read_bytes())
-    key.update(f"{torch.__version__} {kind} {model.dtype} {model.config} {list(map(list, texts))}".encode())
-    for name, weight in model.state_dict().items():
-        key.update(name.encode())
-        key.update(weight.contiguous().view(-1).view(torch.uint8).numpy())
-    return cache / "udaciheadline" / "calibrated" / f"{key.hexdigest()[:24]}.safetensors"
 
 
 def _keep(model: Any, kind: str, file: Path, details: dict[str, float]) -> None:
