@@ -80,6 +80,9 @@ class FakeWorker:
         seconds: float = self.call("generate", [prompts[-1]])[0].seconds
         return seconds, seconds
 
+    def met(self, prompts: list[str]) -> list[int]:
+        return list(range(len(prompts)))
+
     def longest(self, prompts: list[str]) -> int:
         return len(prompts) - 1
 

@@ -78,3 +78,14 @@ def test_where_all_prompts_are_alike_one_answer_warms_up(
     assert server.warm_up(["a", "abc"]) == (2.0, 2.0)
     server.answer("a")
     assert engine.answered == ["abc", "a"]
+
+
+def test_it_is_known_which_prompts_an_engine_is_warm_for(server: Server, engine: Any) -> None:
+    server.warm_up(["a", "abc", "ab"])
+    server.answer("a")
+    assert server.met(["ab", "b", "abd", "abcd"]) == [1, 2]
+
+
+def test_an_engine_that_is_warm_for_no_prompt_answers_the_longest_first(server: Server, engine: Any) -> None:
+    assert server.met(["ab", "abc"]) == [1]
+    assert engine.answered[0] == "abc"

@@ -65,7 +65,7 @@ class Passes:
             peaks = self._ask_all("peak_memory")
             self.peaks = measure.together(peaks)
             if len(peaks) > 1:
-                jobs = (prompts[:FEW_ARTICLES],), (prompts, self._jobs.likely_size)
+                jobs = (self._warm_prompts()[:FEW_ARTICLES],), (prompts, self._jobs.likely_size)
                 shares = [self._ask_all("communication_share", *job) for job in jobs]
                 self._parallel = measure.parallel(self._run.spec.device, self._ask_all("info"), peaks, *shares)
         return self.peaks
@@ -77,7 +77,7 @@ class Passes:
             if meter is not None and self._run.one_machine and self.spent is None:
                 self._run.progress(self._technique.name, "energy", 0, 1)
                 size = self._jobs.size if self._technique.offline else None
-                jobs = itertools.cycle(self._asked(self._prompts()))
+                jobs = itertools.cycle(self._asked([] if self._technique.offline else self._warm_prompts()))
                 self.spent = power.spent(meter, lambda: len(self._generate(next(jobs), size)))
                 self._run.useful_seconds += self.spent.seconds
         return self.spent
@@ -143,6 +143,11 @@ class Passes:
         except OSError as error:
             raise UsageError(f"{table}: the profile cannot be written ({error.strerror})") from None
         return trace, table
+
+    def _warm_prompts(self) -> list[str]:
+        """Those of the row's articles for whose shapes the engine as it runs now has nothing to prepare."""
+        prompts = self._prompts()
+        return [prompts[i] for i in self._ask_all("met", prompts)[0]]
 
     def _asked(self, prompts: list[str]) -> list[list[str]]:
         """These prompts one by one; of an offline row, all of its articles as one job."""

@@ -16,13 +16,13 @@ little is removed: a quarter of the embedded model's layers is 16 % of its weigh
 import contextlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from udaciheadline.checkpoints import home
+from udaciheadline.data.prompts import completion_for, prompt_for
 from udaciheadline.records import Article, Unsupported
 from udaciheadline.techniques._removal import SHARE, Loss, build, decoder, prune_with
 from udaciheadline.techniques._technique import Technique
@@ -61,25 +61,22 @@ def prune_depth(model: Any, loss: Loss, share: float = SHARE) -> dict[str, float
 
 
 def prune_once(model: Any, tokenizer: Any, articles: Sequence[Article]) -> dict[str, float]:
-    """`prune_with` `prune_depth`. Which layers are left is kept from then on: to find out takes SmolLM2 42 s on two
-    cores, which each process of a row would take anew."""
-    body, folder = decoder(model), home.folder("pruned")
-    texts = [(article.short_description, article.headline) for article in articles]
-    file = folder / f"{home.fingerprint(model, SOURCES, texts)}.json" if folder else None
+    """`prune_with` `prune_depth`. Of a model on a CPU it is kept which layers are left: to find out takes 42 s of
+    two cores with SmolLM2, and each process of a row would do it anew."""
+    layers, folder = list(decoder(model).layers), home.folder("pruned")
+    if folder is None or model.device.type != "cpu":
+        return prune_with(prune_depth, model, tokenizer, articles)
+    texts = [prompt_for(article.short_description) + completion_for(article.headline) for article in articles]
+    file = folder / f"{home.fingerprint(model, SOURCES, tokenizer(texts)['input_ids'])}.json"
     with contextlib.suppress(OSError, ValueError):
-        if file:
-            known = json.loads(file.read_text("utf-8"))
-            keep_layers(model, list(body.layers), known["kept"])
-            return dict(known["details"])
-    layers = list(body.layers)
+        kept, details = json.loads(file.read_text("utf-8"))
+        home.used(file)
+        keep_layers(model, layers, kept)
+        return cast(dict[str, float], details)
     details = prune_with(prune_depth, model, tokenizer, articles)
-    with contextlib.suppress(OSError):
-        if file:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            left = [layers.index(layer) for layer in decoder(model).layers]
-            own = file.with_suffix(f".{os.getpid()}")  # another process may be writing it, too
-            own.write_text(json.dumps({"kept": left, "details": details}), "utf-8")
-            own.replace(file)
+    left = [layers.index(layer) for layer in decoder(model).layers]
+    with contextlib.suppress(OSError), home.writing(file) as own:
+        own.write_text(json.dumps([left, details]), "utf-8")
     return details
 
 

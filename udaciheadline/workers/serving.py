@@ -57,7 +57,7 @@ class Server:
 
     def warm_up(self, prompts: list[str]) -> tuple[float, float]:
         """Answers the longest of these prompts, for which an engine has to make most room: the seconds that this takes,
-        and those of `answer` on average, what is untimed included."""
+        and those of `answer` on average, at least: what a first answer of a shape takes more is not known yet."""
         longest = prompts[self.longest(prompts)]
         self._met.add(self.engine.shape(longest))
         first = last = self.generate([longest])[0].seconds
@@ -75,6 +75,12 @@ class Server:
             untimed = self.generate([prompt])[0].seconds
         (generation,) = self.generate([prompt])
         return generation, untimed
+
+    def met(self, prompts: list[str]) -> list[int]:
+        """Numbers of those of these prompts whose shapes were answered; the longest is answered first if none was."""
+        if not self._met:
+            self.warm_up(prompts)
+        return [i for i, prompt in enumerate(prompts) if self.engine.shape(prompt) in self._met]
 
     def longest(self, prompts: list[str]) -> int:
         """The number of the longest of these prompts."""

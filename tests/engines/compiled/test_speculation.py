@@ -1,7 +1,9 @@
 """Drafted tokens on the compiled engine: whatever is drafted, the headlines are those of plain greedy decoding."""
 
 import copy
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -247,6 +249,28 @@ def test_where_steps_are_faster_nothing_is_drafted_and_the_engine_is_the_plain_o
     assert engine.info.pass_bytes is not None
     assert engine.info.parameters == expected_parameters
     assert engine.info.details["draft_tokens"] == 0
+
+
+def test_where_nothing_is_drafted_the_rows_that_were_timed_are_freed(
+    of, on_cuda, main_checkpoint, target_checkpoint, tokenizer, monkeypatch
+):
+    """Even those that refer to themselves, as graphs do: memory is measured before anything else collects them."""
+    of(0)
+    rows = []
+
+    def kept(*given):
+        rows.append(weakref.ref(row := GraphedDrafts(*given)))
+        row.itself = row
+        return row
+
+    monkeypatch.setattr(module, "drafted_row", kept)
+    monkeypatch.setattr(module.CompiledEngine, "generate", lambda *_: gc.disable())  # what a build ends with
+    try:
+        drafter = ModelDrafts(load(main_checkpoint))
+        CompiledEngine(load(target_checkpoint), tokenizer, max_new_tokens=LENGTH, drafter=drafter, samples=SAMPLES)
+        assert [row() for row in rows] == [None]
+    finally:
+        gc.enable()
 
 
 # -- comparing -------------------------------------------------------------------------------------------------------

@@ -1,18 +1,14 @@
 """What a model was calibrated to on a CPU, kept on disk: it takes a minute or two and comes out the same each time, and
 every process of a row, and every job, would wait for it.
 
-A file has the codes and scales of all projections. Its name stands for everything that they come from: weights, texts,
-kind, and what calibrates. Where there is no room for it, or no place, each process calibrates for itself; so does each
-on a GPU, where it takes seconds.
+A file has the codes and scales of all projections, and is as large as the packed layers. Its name stands for everything
+that they come from: weights, texts, kind, and what calibrates. Where there is no room for it, or no place, each process
+calibrates for itself; so does each on a GPU, where it takes seconds.
 """
 
 import contextlib
-import os
-import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -23,7 +19,6 @@ from udaciheadline.checkpoints import home
 from udaciheadline.engines.compiled.calibration import calibrate
 from udaciheadline.engines.compiled.weights import Quantized, quantized
 
-UNUSED_SECONDS = 30 * 24 * 3600  # for which a file, which is as large as the packed layers, is kept
 SOURCES = [Path(__file__).with_name(name) for name in ("calibration.py", "families.py", "kept.py", "weights.py")]
 
 
@@ -50,14 +45,8 @@ def _keep(model: Any, kind: str, file: Path, details: dict[str, float]) -> None:
         if hasattr(projection, "scales"):
             packed = quantized(projection.weight, kind, projection.scales, words=False)
             made[f"{name}.codes"], made[f"{name}.scales"] = packed.codes, projection.scales
-    with contextlib.suppress(OSError, SafetensorError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=file.parent) as folder:  # another process may be writing it, too
-            save_file(made, own := Path(folder) / file.name, {name: repr(value) for name, value in details.items()})
-            own.replace(file)
-        for other in file.parent.iterdir():
-            if time.time() - other.stat().st_mtime > UNUSED_SECONDS:
-                other.unlink() if other.is_file() else shutil.rmtree(other)  # of a process that was killed
+    with contextlib.suppress(OSError, SafetensorError), home.writing(file) as own:
+        save_file(made, own, {name: repr(value) for name, value in details.items()})
 
 
 def _restored(model: Any, file: Path) -> dict[str, float] | None:
@@ -68,8 +57,7 @@ def _restored(model: Any, file: Path) -> dict[str, float] | None:
             details = {name: float(value) for name, value in kept.metadata().items()}
     except (OSError, SafetensorError):
         return None
-    with contextlib.suppress(OSError):
-        os.utime(file)
+    home.used(file)
     for name, projection in model.named_modules():
         if (codes := made.get(f"{name}.codes")) is not None:
             projection.scales, weight = made[f"{name}.scales"], projection.weight

@@ -156,6 +156,7 @@ class CompiledEngine:
         info, details = self.info, self.info.details | choice.details()
         if not choice.k:
             self._drafter = None
+            del row  # with its graphs, and the draft: what is dropped must be known to nobody
             self._drop("one")
             return {"details": details}
         row.use(choice.k)
