@@ -117,8 +117,8 @@ def row_of(technique: Technique, articles: int = 8, batch_size: int | None = Non
 
 def worker_of(row: Row) -> FakeWorker:
     """The row's own worker."""
-    assert isinstance(row._worker, FakeWorker)
-    return row._worker
+    assert isinstance(row._engine.worker, FakeWorker)
+    return row._engine.worker
 
 
 def asked(worker: FakeWorker) -> list[str]:

@@ -72,6 +72,6 @@ def test_without_a_number_there_are_as_many_launches_as_are_worth_their_time(
 ) -> None:
     """Half of what 10 rounds of two seconds take may go to further launches."""
     row = launched(None, articles=10)
-    row._build_seconds = build_seconds
+    row._engine.build_seconds = build_seconds
     row.finish_rounds()
     assert row.record().measurement.launches == launches  # type: ignore[union-attr]

@@ -26,7 +26,7 @@ def test_the_reference_answers_before_even_rounds_and_after_odd_ones_with_a_paus
     events: list[str] = []
 
     def generate(self: FakeWorker, prompts: list[str]) -> Any:
-        events.append("the row" if self is row._worker else "the reference")
+        events.append("the row" if self is row._engine.worker else "the reference")
         return FakeWorker.generate(self, prompts)
 
     monkeypatch.setattr(worker, "generate", generate)
@@ -276,7 +276,7 @@ def test_where_time_is_limited_it_goes_to_articles_and_not_to_launches(
 ) -> None:
     row = limited(20)
     row.run.launches = None
-    row._build_seconds = 0.1
+    row._engine.build_seconds = 0.1
     row.finish_rounds()
     assert row.record().measurement.launches == 1  # type: ignore[union-attr]
 

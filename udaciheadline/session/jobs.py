@@ -7,44 +7,41 @@ from collections.abc import Callable
 from udaciheadline.evidence import measure
 from udaciheadline.evidence.statistics import geometric_mean
 from udaciheadline.records import BuildInfo, Estimate, Generation, Limits, Throughput
+from udaciheadline.session.engine import RowEngine
 from udaciheadline.session.rounds import FEWEST_LAUNCHES
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique
 
 
 class Jobs:
-    """The jobs of one row. `generate` answers prompts so many at a time; `prompts` gives those of the row's articles,
-    whose number a session with little time settles late; `relaunch` starts the row's engine anew. `last` is what the
-    last job wrote. What the worker raises
-    goes through."""
+    """The jobs of one row, by its `engine`; `prompts` gives those of its articles, whose number a session with little
+    time settles late. `last` is what the last job wrote. What the worker raises goes through."""
 
     def __init__(
         self,
         run: Run,
         technique: Technique,
-        generate: Callable[[list[str], int], list[Generation]],
+        engine: RowEngine,
         prompts: Callable[[], list[str]],
-        relaunch: Callable[[], object],
     ) -> None:
-        self._run, self._technique, self._generate, self._prompts = run, technique, generate, prompts
+        self._run, self._technique, self._engine, self._prompts = run, technique, engine, prompts
         self.last: list[Generation] = []
         self.log_ratios: list[float] = []  # of the reference's seconds over these, where jobs are paired
         self.launches = (run.launches or FEWEST_LAUNCHES) if technique.offline else 1
-        self._relaunch = relaunch
         self._reference_seconds: float | None = None  # of its last job, where jobs are paired
         self._size = run.batch_size
         self._refused: int | None = None  # a size that did not fit in memory
 
     def write(self, prompts: list[str], size: int) -> list[Generation]:
         """The headlines of other articles, as a job; no part of the figures."""
-        made = self._generate(prompts, size)
+        made = self._engine.generate(prompts, size)
         self._run.useful_seconds += made[0].seconds
         return made
 
     def play(self, size: int) -> float:
         """One job, `size` articles at a time; the engine's seconds."""
         self._run.progress(self._technique.name, "throughput", 0, 1)
-        self.last = self._generate(self._prompts(), size)
+        self.last = self._engine.generate(self._prompts(), size)
         self._run.useful_seconds += self.last[0].seconds
         return self.last[0].seconds
 
@@ -66,7 +63,7 @@ class Jobs:
         if self.launches == 1:
             return
         if self._reference_seconds is not None:
-            self._relaunch()
+            self._engine.relaunch()
             self.play(self.size)
         self._run.dismiss([REFERENCE])
         job = "generate", self._prompts(), self._run.job_sizes.get(REFERENCE, self.size)

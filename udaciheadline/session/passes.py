@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from udaciheadline.evidence import measure
 from udaciheadline.evidence.measure import FIRST_BATCH
-from udaciheadline.records import BatchCurve, BatchPoint, Energy, Generation, Memory, Parallel, Timeline, UsageError
+from udaciheadline.records import BatchCurve, BatchPoint, Energy, Memory, Parallel, Timeline, UsageError
 from udaciheadline.report.timeline import write_profile
+from udaciheadline.session.engine import RowEngine
 from udaciheadline.session.jobs import Jobs
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import Technique
@@ -26,8 +26,8 @@ POINT_SECONDS, MOST_ROUNDS = 2.0, 3  # of a size's rounds together, and how many
 
 
 class Passes:
-    """Those of one row: each is made once. `prompts` gives those of the row's articles; `ask_all` asks its workers, and
-    `generate` has them write. What they raise goes through."""
+    """Those of one row: each is made once. `prompts` gives those of the row's articles, and `engine` is its own: what
+    that raises goes through."""
 
     def __init__(
         self,
@@ -35,11 +35,10 @@ class Passes:
         technique: Technique,
         jobs: Jobs,
         prompts: Callable[[], list[str]],
-        ask_all: Callable[..., list[Any]],
-        generate: Callable[..., list[Generation]],
+        engine: RowEngine,
     ) -> None:
         self._run, self._technique, self._jobs, self._prompts = run, technique, jobs, prompts
-        self._ask_all, self._generate = ask_all, generate
+        self._engine = engine
         self.peaks: Memory | None = None
         self.spent: Energy | None = None
         self.curve: BatchCurve | None = None
@@ -57,17 +56,17 @@ class Passes:
         if self.peaks is None:
             self._run.progress(self._technique.name, "memory", 0, 1)
             prompts = self._prompts()
-            longest = [prompts[self._ask_all("longest", prompts)[0]]]
-            self._ask_all("reset_memory")
+            longest = [prompts[self._engine.ask_all("longest", prompts)[0]]]
+            self._engine.ask_all("reset_memory")
             for asked in self._asked(longest):
                 size = self._jobs.size if self._technique.offline else None
-                self._run.useful_seconds += self._generate(asked, size)[0].seconds
-            peaks = self._ask_all("peak_memory")
+                self._run.useful_seconds += self._engine.generate(asked, size)[0].seconds
+            peaks = self._engine.ask_all("peak_memory")
             self.peaks = measure.together(peaks)
             if len(peaks) > 1:
                 jobs = (self._warm_prompts()[:FEW_ARTICLES],), (prompts, self._jobs.likely_size)
-                shares = [self._ask_all("communication_share", *job) for job in jobs]
-                self._parallel = measure.parallel(self._run.spec.device, self._ask_all("info"), peaks, *shares)
+                shares = [self._engine.ask_all("communication_share", *job) for job in jobs]
+                self._parallel = measure.parallel(self._run.spec.device, self._engine.ask_all("info"), peaks, *shares)
         return self.peaks
 
     def energy(self) -> Energy | None:
@@ -78,7 +77,7 @@ class Passes:
                 self._run.progress(self._technique.name, "energy", 0, 1)
                 size = self._jobs.size if self._technique.offline else None
                 jobs = itertools.cycle(self._asked([] if self._technique.offline else self._warm_prompts()))
-                self.spent = power.spent(meter, lambda: len(self._generate(next(jobs), size)))
+                self.spent = power.spent(meter, lambda: len(self._engine.generate(next(jobs), size)))
                 self._run.useful_seconds += self.spent.seconds
         return self.spent
 
@@ -111,10 +110,10 @@ class Passes:
     def _point(self, prompts: list[str], size: int) -> BatchPoint:
         """These as a job, so many at a time or as many of them as the engine takes; a short job several times."""
         if self._run.spec.device == "cuda":
-            self._generate(prompts, size)  # the first job of a size warms up, as in `Jobs`
+            self._engine.generate(prompts, size)  # the first job of a size warms up, as in `Jobs`
         seconds: list[float] = []
         while len(seconds) < MOST_ROUNDS and math.fsum(seconds) * (1 + 1 / max(len(seconds), 1)) <= POINT_SECONDS:
-            made = self._generate(prompts, size)
+            made = self._engine.generate(prompts, size)
             seconds.append(made[0].seconds)
             self._run.useful_seconds += made[0].seconds
         rate, fitted = len(made) / statistics.median(seconds), made[0].batch_size
@@ -133,7 +132,7 @@ class Passes:
         jobs = self._asked(self._prompts()[:FEW_ARTICLES])
         if self._technique.parallel:
             jobs.append(self._prompts())
-        found = self._ask_all("profile", jobs, self._jobs.likely_size, str(trace))
+        found = self._engine.ask_all("profile", jobs, self._jobs.likely_size, str(trace))
         profiles, spans, unwritten = zip(*found, strict=True)
         if reason := next(filter(None, unwritten), ""):
             raise UsageError(reason)
@@ -147,7 +146,7 @@ class Passes:
     def _warm_prompts(self) -> list[str]:
         """Those of the row's articles for whose shapes the engine as it runs now has nothing to prepare."""
         prompts = self._prompts()
-        return [prompts[i] for i in self._ask_all("met", prompts)[0]]
+        return [prompts[i] for i in self._engine.ask_all("met", prompts)[0]]
 
     def _asked(self, prompts: list[str]) -> list[list[str]]:
         """These prompts one by one; of an offline row, all of its articles as one job."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 from udaciheadline.evidence import measure
 from udaciheadline.evidence.statistics import blocks, geometric_mean
 from udaciheadline.records import Estimate, Generation
+from udaciheadline.session.engine import RowEngine
 from udaciheadline.session.run import Run
 from udaciheadline.techniques import REFERENCE, Technique, plain, techniques
 from udaciheadline.workers.worker import WorkerError
@@ -32,26 +33,24 @@ class Rounds:
     rows that must answer in turn with it (`Technique.beside`). Where one of those fails, only the comparison with it is
     lost, and `not_compared` says why. What the reference or the technique raises goes through.
 
-    `answer` and `warm_up` are the technique's (`Server`). The rounds are divided over `launches`: between two of them
-    `relaunch` starts the technique anew, and the others are started anew too.
+    `engine` is the technique's. The rounds are divided over `launches`: between two of them it is started anew, and so
+    are the others.
     """
 
     def __init__(
         self,
         run: Run,
         technique: Technique,
-        answer: Callable[[str], tuple[Generation, float]],
-        warm_up: Callable[[], tuple[float, float]],
-        relaunch: Callable[[], None],
+        engine: RowEngine,
     ) -> None:
-        self._run, self._technique = run, technique
-        self._ask, self._ask_to_warm_up, self._relaunch = answer, warm_up, relaunch
+        self._run, self._technique, self._engine = run, technique, engine
         self.count, self.launches = len(run.articles), 1
         self.own: list[Generation] = []
         self.others: dict[str, list[Generation]] = {REFERENCE: []}
         self.not_compared: dict[str, str] = {}
-        self._engine = technique.engine_for(run.spec)
-        for name in technique.beside(self._engine):
+        kind = technique.engine_for(run.spec)
+        self._plain = plain(kind)
+        for name in technique.beside(kind):
             if reason := techniques()[name].unavailable(run.spec):
                 self.not_compared[name] = reason
             else:
@@ -86,7 +85,7 @@ class Rounds:
         number = self._number
         if number in {block.start for block in blocks(self.count, self.launches)} - {0}:
             self._run.dismiss(self.others)
-            self._relaunch()
+            self._engine.relaunch()
             self._warm_up("warming up again")
         self._number += 1
         self._run.progress(self._technique.name, "measuring", number, self.count)
@@ -123,7 +122,7 @@ class Rounds:
             for name in self.in_turn
         }
         in_turn = {self._technique.name, REFERENCE, *self.in_turn, *self.not_compared}
-        for name in ({"baseline", plain(self._engine)} - in_turn) & answered.keys():
+        for name in ({"baseline", self._plain} - in_turn) & answered.keys():
             gained = [a - b for a, b in zip(mine, answered[name].log_ratios, strict=False)]  # articles of both
             if gained:
                 found[name] = geometric_mean(gained, min(self.launches, answered[name].launches))
@@ -142,13 +141,13 @@ class Rounds:
         """Answers an article, untimed; what one takes from then on."""
         self._run.progress(self._technique.name, doing, 0, 1)
         self._take_turn(None)
-        taken, seconds = self._ask_to_warm_up()
+        taken, seconds = self._engine.warm_up()
         self._run.useful_seconds += taken
         return seconds
 
     def _answer(self, article: int) -> Generation:
         self._take_turn(None)
-        generation, untimed = self._ask(self._run.prompts[article])
+        generation, untimed = self._engine.answer(self._run.prompts[article])
         self._run.useful_seconds += generation.seconds + untimed
         return generation
 

@@ -3,9 +3,8 @@
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from udaciheadline.evidence import gates, measure
 from udaciheadline.evidence.quality import Answers
@@ -14,7 +13,6 @@ from udaciheadline.records import (
     BuildInfo,
     Energy,
     Estimate,
-    Generation,
     Measurement,
     Memory,
     PerArticle,
@@ -23,6 +21,7 @@ from udaciheadline.records import (
     Throughput,
     Verdict,
 )
+from udaciheadline.session.engine import RowEngine
 from udaciheadline.session.jobs import Jobs
 from udaciheadline.session.passes import FEW_ARTICLES, Passes
 from udaciheadline.session.rounds import Rounds
@@ -31,7 +30,7 @@ from udaciheadline.session.scoring import Scoring
 from udaciheadline.session.wide import Wide
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers.nvml import Watch, watching
-from udaciheadline.workers.worker import Worker, WorkerError
+from udaciheadline.workers.worker import WorkerError
 
 ROUNDS_SHARE = 0.6  # of a row's time, where there is a limit: jobs, memory and likelihood need the rest
 
@@ -51,21 +50,20 @@ class Row:
         self._began, self._seconds = time.monotonic(), run.row_seconds()
         self.status, self.reason = "ok", ""
         self._last_words, self._told = "", False  # of the worker, where it crashed or hung
-        self._rounds = Rounds(run, technique, self._answer, self._warm_up, self._relaunch)
+        self._engine = RowEngine(run, technique)
+        self._rounds = Rounds(run, technique, self._engine)
         self.generations = self._rounds.own
         self.reference_generations = self._rounds.others[REFERENCE]
         self._is_warm = False
         self._open = contextlib.ExitStack()
         self._watch: Watch | None = None
-        self._worker: Worker | None = None
-        self._build_seconds = math.nan  # the first worker's: a later one finds what that has compiled
-        self._jobs = Jobs(run, technique, self._generate, lambda: self.prompts, self._relaunch)
+        self._jobs = Jobs(run, technique, self._engine, lambda: self.prompts)
         if math.isfinite(self._seconds):
             self._jobs.launches = 1
         self._throughput: Throughput | None = None
-        self._passes = Passes(run, technique, self._jobs, lambda: self.prompts, self._ask_all, self._generate)
-        self._scoring = Scoring(run, technique, self._ask_all)
-        self._wide = Wide(run, technique, self._jobs, self._ask_all)
+        self._passes = Passes(run, technique, self._jobs, lambda: self.prompts, self._engine)
+        self._scoring = Scoring(run, technique, self._engine.ask_all)
+        self._wide = Wide(run, technique, self._jobs, self._engine.ask_all)
         self._verdicts: list[Verdict] | None = None
         self.extra_info: dict[str, object] = {}  # of the latency benchmark; receives the whole row when it ends
         if technique.offline and math.isfinite(self._seconds):  # what the reference need not answer for it alone
@@ -80,8 +78,7 @@ class Row:
         run.renew_reference()
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
-            self._worker = run.start_worker(technique)
-            self._build_seconds = self._worker.build_seconds
+            self._engine.start()
 
     # -- the timed rounds --------------------------------------------------------------------------------------------
 
@@ -98,13 +95,7 @@ class Row:
             self._rounds.count = min(self._rounds.count, max(FEW_ARTICLES, int(left / seconds)))
         # Where time is limited, more articles are of more use than more processes.
         wanted = 1 if self.run.launches is None and math.isfinite(self._seconds) else self.run.launches
-        self._rounds.divide(wanted, self._build_seconds + own, seconds)
-
-    def _relaunch(self) -> None:
-        """Starts the technique in a new process, with what is left of the time-out."""
-        assert self._worker is not None
-        self._worker.close()
-        self._worker = self.run.start_worker(self.technique, self._worker.seconds_left)
+        self._rounds.divide(wanted, self._engine.build_seconds + own, seconds)
 
     def next_round(self) -> int:
         """Prepares a round, untimed, and returns its number; see `Rounds`."""
@@ -132,8 +123,7 @@ class Row:
     def info(self) -> BuildInfo:
         """What the engine said of itself when it was built."""
         self.check()
-        assert self._worker is not None
-        return self._worker.info
+        return self._engine.info
 
     def finish_rounds(self) -> None:
         """Plays whatever rounds are left, so that quality is judged on all articles whoever ran the first ones."""
@@ -168,10 +158,9 @@ class Row:
     def measure_batch_curve(self) -> BatchCurve | None:
         """What more articles at a time give; see `Passes`. None of a row whose engine takes one at a time."""
         self.check()
-        assert self._worker is not None
         if not self.technique.takes_batches(self.run.spec):
             return None
-        left = min(self._worker.seconds_left, self.seconds_left)
+        left = min(self._engine.seconds_left, self.seconds_left)
         alone = [] if self.technique.offline else [generation.seconds for generation in self.generations]
         each = math.fsum(alone) / len(alone) if alone else 0.0
         with self._guarded():
@@ -300,7 +289,7 @@ class Row:
                 over = self._speed_ups()
                 if not self.technique.offline:
                     measurement = self._measurement()
-        worker = self._worker
+        worker = self._engine.worker
         return Record(
             run=self.run.name,
             technique=self.technique.name,
@@ -308,7 +297,7 @@ class Row:
             status=self.status,
             reason=self.reason,
             engine=self.technique.engine_for(self.run.spec),
-            build_seconds=self._build_seconds if worker else None,
+            build_seconds=self._engine.build_seconds if worker else None,
             build=worker.info if worker else None,
             measurement=measurement,
             speed_up_over=over,
@@ -332,35 +321,13 @@ class Row:
         """Ends the worker, and with it frees all of its memory."""
         self._open.close()
         self.run.dismiss_companions()  # of rounds that were not played to their end
-        if self._worker is not None:
-            self._worker.close()
+        self._engine.close()
 
     def _measurement(self) -> Measurement:
         with self._guarded():
             limits = self.run.limits()
         limit = measure.limit_seconds(self.info, self.generations, limits)
         return measure.summarise(self.generations, self.reference_generations, limit, self._rounds.launches)
-
-    def _generate(self, *job: Any) -> list[Generation]:
-        """The worker's headlines. A rank that has not written the same as the first is no part of its model."""
-        answers: list[list[Generation]] = self._ask_all("generate", *job)
-        _check_alike(answers)
-        return answers[0]
-
-    def _answer(self, prompt: str) -> tuple[Generation, float]:
-        """The same of one prompt (`Server.answer`)."""
-        answers: list[tuple[Generation, float]] = self._ask_all("answer", prompt)
-        _check_alike([[made] for made, _ in answers])
-        return answers[0]
-
-    def _warm_up(self) -> tuple[float, float]:
-        """Answers an article, untimed (`Server.warm_up`)."""
-        seconds: tuple[float, float] = self._ask_all("warm_up", self.run.prompts)[0]
-        return seconds
-
-    def _ask_all(self, method: str, *args: Any) -> list[Any]:
-        assert self._worker is not None
-        return self._worker.call_all(method, *args)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -372,9 +339,3 @@ class Row:
             if error.status in ("crash", "timeout"):
                 self._last_words = error.details
             raise RowFailed(f"{self.technique.name}: {error.status}: {error.reason}") from None
-
-
-def _check_alike(answers: Sequence[Sequence[Generation]]) -> None:
-    """Raises WorkerError where ranks have not written the same headlines."""
-    if len({tuple(generation.token_ids for generation in made) for made in answers}) > 1:
-        raise WorkerError("error", "its ranks do not write the same headlines")
