@@ -75,7 +75,7 @@ def test_where_nothing_but_its_length_ends_a_headline_the_report_is_told():
     assert Ending(endless, tokenizer, "none").details() == {"no_end_token": 1.0}
 
 
-def logits(ids):
+def logits(ids, given):
     """The last token decides: after token t, token v has the logit t * v. In a batch, all is 0.25 v more."""
     values = ids[..., None] * torch.arange(7.0)
     return values + (0.25 * torch.arange(7.0) if len(ids) > 1 else 0)
@@ -95,7 +95,7 @@ def test_a_preference_is_for_the_last_token_over_the_other_one_in_its_place():
 
 
 def test_preferences_of_many_texts_are_each_ones_own():
-    alone = texts(lambda ids: logits(ids[:1]).expand(len(ids), -1, -1))
+    alone = texts(lambda ids, given: logits(ids[:1], given).expand(len(ids), -1, -1))
     assert alone.preferences(["a"] * 9, [[2]] * 9, [6] * 9) == [-4.0] * 9
 
 
@@ -105,7 +105,7 @@ def test_rounding_is_the_most_that_a_batch_moves_the_preference_for_the_best_tok
 
 def test_rounding_is_no_less_than_the_distance_of_the_numbers_that_the_logits_are_rounded_to():
     alike = (4 * torch.arange(7.0)).bfloat16()  # the best is 24, where bfloat16 has 16, 16.125, 16.25 and so on
-    assert texts(lambda ids: alike.expand(*ids.shape, -1)).rounding(["ab", "c"], [[2, 3], [6]]) == 0.125
+    assert texts(lambda ids, _: alike.expand(*ids.shape, -1)).rounding(["ab", "c"], [[2, 3], [6]]) == 0.125
 
 
 @pytest.mark.parametrize("completion", ["a", "a longer one"])
@@ -136,7 +136,7 @@ def test_a_limit_is_for_prompt_and_headline_together(prompt, new, is_too_long):
 
 def test_texts_before_the_first_that_is_too_long_fit(main_checkpoint, tokenizer) -> None:
     limit = Limit(20, "the model has positions for")
-    texts = Texts(tokenizer, lambda ids: ids, "cpu", stop="newline", limit=limit, max_new_tokens=8)
+    texts = Texts(tokenizer, lambda ids, _: ids, "cpu", stop="newline", limit=limit, max_new_tokens=8)
     long = "A council has met in the town hall of Ashmarch, and nobody came to hear what it had to say."
     assert texts.fitting(["One.", "Two."], [" A", " B"]) == 2
     assert texts.fitting(["One.", long, "Two."], [" A", " B", " C"]) == 1

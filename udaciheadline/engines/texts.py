@@ -87,13 +87,14 @@ def padded(rows: Sequence[list[int]], pad: int | None, side: str = "right") -> T
 class Texts:
     """The texts of an engine, by its tokenizer, and what its model says of them (teacher-forced).
 
-    `logits` maps tokens (rows, length) on `device` to logits (rows, length, vocabulary), causally.
+    `logits` maps tokens (rows, length) on `device`, and how many of each row are its prompt's, to logits (rows, length,
+    vocabulary), causally.
     """
 
     def __init__(
         self,
         tokenizer: Any,
-        logits: Callable[[Tensor], Tensor],
+        logits: Callable[[Tensor, Sequence[int]], Tensor],
         device: Any,
         *,
         stop: str,
@@ -179,7 +180,7 @@ class Texts:
             batch = pairs[start : start + together]
             ids = padded([[*prompt, *new] for prompt, new in batch], self._tokenizer.pad_token_id)
             with torch.no_grad():
-                predictions = self._logits(ids.to(self._device))
+                predictions = self._logits(ids.to(self._device), [len(prompt) for prompt, _ in batch])
             for row, (prompt, new) in enumerate(batch):
                 first = len(prompt) - 1  # position t predicts token t + 1
                 yield predictions[row, first : first + len(new)]

@@ -6,7 +6,7 @@ help here; cheaper passes mostly do not.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, cast
@@ -237,7 +237,7 @@ class TransformersEngine:
         """Drops the models."""
         del self._model, self._draft, self._generate, self.texts
 
-    def _logits(self, ids: torch.Tensor) -> torch.Tensor:
+    def _logits(self, ids: torch.Tensor, given: Sequence[int]) -> torch.Tensor:
         return cast(torch.Tensor, self._model(input_ids=ids, use_cache=False).logits)
 
     def _inputs(self, prompts: list[list[int]]) -> BatchEncoding:

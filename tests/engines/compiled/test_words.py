@@ -101,3 +101,50 @@ def test_a_model_whose_weights_are_in_words_says_what_it_said() -> None:
                 setattr(part, name, torch.nn.Parameter(matrix.dense(), requires_grad=False))
     tokens = torch.randint(0, 64, (2, 7))
     torch.testing.assert_close(llama(tokens), other(tokens), atol=1e-4, rtol=1e-4)
+
+
+@pytest.fixture
+def in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights in words are multiplied as on a GPU, with torch in the place of kernels: Triton's interpreter multiplies
+    no bfloat16."""
+
+    def plain(x: torch.Tensor, codes: torch.Tensor, scales: torch.Tensor, packing: dict) -> torch.Tensor:
+        weight = Quantized(codes, scales, x.dtype, packing["CODES"], packing["FLOAT"])
+        return x @ weight.dense().to(x.dtype).t()
+
+    def scaled(x: torch.Tensor, *weight: object) -> torch.Tensor:
+        scale = x.abs().amax(1, keepdim=True).float() / 448
+        return plain(((x / scale).to(torch.float8_e4m3fn).float() * scale).to(x.dtype), *weight)
+
+    monkeypatch.setattr(Quantized, "is_cuda", property(lambda weight: weight.in_a_word > 1))
+    monkeypatch.setattr(mixed, "_scaled", scaled)
+    monkeypatch.setattr(mixed, "_with_x_as_it_is", plain)
+
+
+def test_rows_of_steps_are_multiplied_with_x_as_it_is_and_the_others_in_fp8(in_torch: None) -> None:
+    weight = quantized(torch.randn(48, 64), "fp8", words=True)
+    x, steps = torch.randn(24, 64).bfloat16(), torch.tensor([3, 20])
+    in_fp8 = mixed.product(weight, x, None)
+    with mixed.as_steps(steps):
+        made = mixed.product(weight, x, None)
+    assert (made != in_fp8).any(dim=1).nonzero()[:, 0].tolist() == steps.tolist()
+    assert made[steps].equal(mixed.product(weight, x[steps], None))
+    assert mixed.product(weight, x, None).equal(in_fp8)
+
+
+@torch.no_grad()
+def test_a_whole_text_in_fp8_is_read_as_it_is_written(in_torch: None) -> None:
+    llama = model("fp8", dtype=torch.bfloat16)
+    texts, prompts = torch.randint(0, 64, (2, 26)), [20, 18]
+    expected = []
+    for text, prompt in zip(texts, prompts, strict=True):
+        cache = llama.cache(1, SLOTS)
+        made = [llama.prefill(text[None, :prompt], torch.tensor([prompt]), cache, torch.tensor([0]))]
+        made += [llama.decode(text[at : at + 1], torch.tensor([at]), cache) for at in range(prompt, 26)]
+        expected.append(torch.cat(made).float())
+
+    def lost(logits: torch.Tensor) -> float:
+        pairs = zip(logits.float(), prompts, expected, strict=True)
+        return max((own[prompt - 1 :] - theirs).abs().mean().item() for own, prompt, theirs in pairs)
+
+    assert lost(llama.as_written(texts, prompts)) < lost(llama(texts)) / 4

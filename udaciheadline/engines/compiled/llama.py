@@ -30,7 +30,7 @@ from udaciheadline.engines.compiled.attention import rotary_frequencies, rotate
 from udaciheadline.engines.compiled.families import check
 from udaciheadline.engines.compiled.packed import Packed
 from udaciheadline.engines.compiled.ranks import Alone, Split
-from udaciheadline.engines.compiled.weights import Matrix, packed, project, taken_over
+from udaciheadline.engines.compiled.weights import Matrix, Quantized, packed, project, taken_over
 
 Attention = Callable[..., Tensor]
 """From queries, keys and values (m, q + 2n, d) before rotation, and a layer's part of the cache, to what each token
@@ -282,6 +282,17 @@ class Llama(nn.Module):
 
         made = self._through(given.flatten(0, 1), attention, [()] * len(self.layers))
         return (self.ranks.whole(made) if self.stage.last else made).view(b, t, -1)
+
+    def as_written(self, texts: Tensor, prompts: Sequence[int]) -> Tensor:
+        """The same, with what is behind so many tokens of each text read as steps read it, where that makes a
+        difference: a product of few rows in fp8 leaves x as it is (`mixed.py`)."""
+        if not any(isinstance(part, Quantized) and part.floating and part.is_cuda for part in self.modules()):
+            return self(texts)
+        from udaciheadline.engines.compiled import mixed  # needs Triton, which a CPU build of torch comes without
+
+        behind = torch.arange(texts.shape[1]) >= torch.tensor(prompts)[:, None]
+        with mixed.as_steps(behind.flatten().nonzero()[:, 0].to(texts.device)):
+            return self(texts)
 
     def rotated(self, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """q (m, q, d), k and v (m, n, d) from y (m, q + 2n, d): queries and keys turned by cos and sin (m, 1, d/2)."""

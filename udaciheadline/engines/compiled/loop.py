@@ -90,7 +90,7 @@ class CompiledEngine:
         own = Limit(MAX_LENGTH, "the compiled engine takes")
         self.texts = Texts(
             tokenizer,
-            partial(self._line.logits, self._model) if self._line else self._model,
+            partial(self._line.logits, self._model) if self._line else self._model.as_written,
             self._model.device,
             stop=stop,
             limit=min(Limit.of(source), own, *(drafter.limits if drafter else ()), key=lambda limit: limit.tokens),

@@ -8,10 +8,12 @@ What is fastest depends on the number of rows:
   small part of the time then, and in memory that the next product uses again.
 * **fp8**, many: the matrix units multiply fp8 as it is, at twice their rate for 16 bits, if x is fp8 too. So each row
   of x is scaled by its largest magnitude and rounded (dynamic quantisation). That changes the numbers, by more than the
-  weights do where those are calibrated: a job of this kind is judged by its own headlines, and the likelihood by this
-  path.
+  weights do where those are calibrated. A text that is written alone meets it in its prompt only, and is judged so
+  (`as_steps`).
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,6 +29,20 @@ FP8_ROWS = 16  # from which on fp8 is multiplied as it is
 FP8_SIZES = 16  # a multiple of which the matrix must be for that
 UNPACKED = 1024  # numbers that a program unpacks
 
+_rows_of_steps: list[Tensor] = []
+
+
+@contextlib.contextmanager
+def as_steps(rows: Tensor) -> Iterator[None]:
+    """Meanwhile these rows (n) of all products, by number, are multiplied as a step multiplies its few, however many
+    there are: x is not rounded for them. So a whole text can be read as it is written, its prompt at once and the rest
+    token by token."""
+    _rows_of_steps.append(rows)
+    try:
+        yield
+    finally:
+        _rows_of_steps.pop()
+
 
 def product(weight: Quantized, x: Tensor, bias: Tensor | None) -> Tensor:
     """x (m, i) times the weight (o, i), transposed, plus bias (o): (m, o) in x's type."""
@@ -38,16 +54,23 @@ def product(weight: Quantized, x: Tensor, bias: Tensor | None) -> Tensor:
 def _product(x: Tensor, codes: Tensor, scales: Tensor, in_a_word: int, together: int, floating: bool) -> Tensor:
     packing: Any = {"CODES": in_a_word, "GROUP": together, "FLOAT": floating}
     fits = x.dtype == torch.bfloat16 and len(codes) % FP8_SIZES == 0
-    if floating and len(x) >= FP8_ROWS and fits:
-        return _scaled(x, codes, scales, packing)
-    if len(x) <= FEW:
-        return _fused(x, codes, scales, packing)
-    return x @ unpacked(codes, scales, x.dtype, packing).t()
+    if not (floating and len(x) >= FP8_ROWS and fits):
+        return _with_x_as_it_is(x, codes, scales, packing)
+    made = _scaled(x, codes, scales, packing)
+    for rows in _rows_of_steps:
+        made[rows] = _with_x_as_it_is(x[rows], codes, scales, packing)
+    return made
 
 
 @_product.register_fake
 def _(x: Tensor, codes: Tensor, scales: Tensor, in_a_word: int, together: int, floating: bool) -> Tensor:
     return x.new_empty(x.shape[0], codes.shape[0])  # of any number of rows: `len` would fix it
+
+
+def _with_x_as_it_is(x: Tensor, codes: Tensor, scales: Tensor, packing: Any) -> Tensor:
+    if len(x) <= FEW:
+        return _fused(x, codes, scales, packing)
+    return x @ unpacked(codes, scales, x.dtype, packing).t()
 
 
 def _scaled(x: Tensor, codes: Tensor, scales: Tensor, packing: Any) -> Tensor:

@@ -46,10 +46,10 @@ class Line:
         distributed.all_reduce(numbers)
         return int(numbers)
 
-    def logits(self, model: Llama, tokens: Tensor) -> Tensor:
-        """Logits (b, t, vocabulary) of whole texts, tokens (b, t), on every stage."""
+    def logits(self, model: Llama, tokens: Tensor, prompts: Sequence[int]) -> Tensor:
+        """Logits (b, t, vocabulary) of whole texts, tokens (b, t), on every stage; `prompts` as in `as_written`."""
         given = tokens if model.stage.first else self.receive(model.norm.new_empty(*tokens.shape, len(model.norm)))
-        made = model(given)
+        made = model.as_written(given, prompts)
         if not model.stage.last:
             self.send(made).wait()
             made = model.norm.new_empty(*tokens.shape, model.vocabulary)
