@@ -54,8 +54,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Compared:
 
 def test_a_row_is_launched_as_often_as_was_asked_for(compared: Compared) -> None:
     results, _ = compared
-    first, second = rows(results)
-    assert (first["measurement"]["launches"], second["measurement"]["launches"]) == (1, 2)
+    assert [row["measurement"] and row["measurement"]["launches"] for row in rows(results)] == [1, 2]
 
 
 def test_a_first_run_that_is_to_be_compared_says_that_there_is_none_to_compare_it_with(compared: Compared) -> None:
@@ -70,7 +69,7 @@ def test_workers_that_cannot_be_forked_serve_a_whole_session(compared: Compared)
     assert "Workers were started anew" in first.stdout
     assert "Workers were started anew" not in second.stdout
     anew, forked = rows(results)
-    assert anew["status"] == forked["status"] == "ok"
+    assert [(row["status"], row["reason"]) for row in (anew, forked)] == [("ok", "")] * 2
     assert len(anew["parallel"]["weights_bytes"]) == 2
     for figure in ("rouge1", "nll"):
         assert anew["per_article"][figure][:2] == forked["per_article"][figure][:2]

@@ -23,13 +23,14 @@ def folder(name: str) -> Path | None:
 
 
 def fingerprint(model: Any, sources: Iterable[Path], *said: object) -> str:
-    """Stands for a transformers model with its weights, for the code in these files, and for what else is said."""
+    """Stands for a transformers model with its weights and kind of device, for the code in these files, and for what
+    else is said."""
     import torch
 
     key = hashlib.sha256()
     for source in sources:
         key.update(source.read_bytes())
-    key.update(f"{torch.__version__} {model.dtype} {model.config} {said}".encode())
+    key.update(f"{torch.__version__} {model.device.type} {model.dtype} {model.config} {said}".encode())
     for name, weight in model.state_dict().items():
         key.update(name.encode())
         key.update(weight.contiguous().view(-1).view(torch.uint8).cpu().numpy())
