@@ -120,7 +120,8 @@ def graphed(monkeypatch):
 
     monkeypatch.setattr(graphs, "capture", capture)
     monkeypatch.setattr(step_module, "Step", step)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    for of_cuda in ("graph_pool_handle", "Stream"):
+        monkeypatch.setattr(torch.cuda, of_cuda, lambda: None)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(module, "Rows", rows)
     monkeypatch.setattr(module, "PackedRow", lambda model, slots, *_: GraphedRow(model, slots))

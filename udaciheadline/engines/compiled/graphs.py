@@ -5,7 +5,7 @@ shapes and addresses: there is one for each of a few numbers of rows, and one fo
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,12 +19,25 @@ PROMPT_BUCKET = 32  # a lone prompt is padded to a multiple of this many tokens
 FEWEST_ROWS = 8  # that are worth a graph of their own
 
 
+class GraphPool:
+    """Memory and a stream for graphs that go together. They run one after another, so they can share their memory.
+
+    What cuBLAS works in belongs to a stream: with one for each graph the peak of a model of 3 MiB was 455, 32 MiB a
+    stream on Hopper. Since 2026 torch frees it when the first graph of its stream goes, whatever others still use it
+    (https://github.com/pytorch/pytorch/issues/193402): no graph may go before the others of its pool.
+    """
+
+    def __init__(self) -> None:
+        self.memory: Any = torch.cuda.graph_pool_handle()
+        self.stream = torch.cuda.Stream()
+
+
 class GraphedRows(Rows):
     """Many texts: a graph of a step for each of a few numbers of rows, halving from `count` on."""
 
     def __init__(self, model: Llama, count: int, slots: int) -> None:
         super().__init__(model, count, slots)
-        pool = torch.cuda.graph_pool_handle()  # graphs run one after another, so they can share their memory
+        pool = GraphPool()
         self._replays = {n: capture(partial(self._step, self._last[:n], self._place[:n]), pool) for n in halving(count)}
         self._place.zero_()
 
@@ -45,7 +58,7 @@ class GraphedRow(Rows):
         from udaciheadline.engines.compiled.step import Step
 
         super().__init__(model, 1, slots)
-        pool = torch.cuda.graph_pool_handle()
+        pool = GraphPool()
         self._replay = capture(Step(model, self._cache, self._last, self._place, peers), pool)
         self._prompts = PromptGraphs(self._read, lambda bucket: self._last.new_zeros(1, bucket), slots, pool)
 
@@ -69,7 +82,11 @@ class PromptGraphs:
     """
 
     def __init__(
-        self, read: Callable[[Tensor, Tensor, Tensor], Tensor], empty: Callable[[int], Tensor], slots: int, pool: Any
+        self,
+        read: Callable[[Tensor, Tensor, Tensor], Tensor],
+        empty: Callable[[int], Tensor],
+        slots: int,
+        pool: GraphPool,
     ) -> None:
         self._read, self._empty, self._slots, self._pool = read, empty, slots, pool
         self._graphs: dict[int, tuple[Tensor, Tensor, Callable[[], Tensor]]] = {}
@@ -100,28 +117,20 @@ def halving(count: int) -> list[int]:
     return sizes
 
 
-@cache
-def _side_stream(device: int) -> Any:
-    """A stream of this device, always the same: cuBLAS keeps a workspace for each that it has met, of 32 MiB on Hopper,
-    and with one for each graph the peak of a model of 3 MiB was 455."""
-    return torch.cuda.Stream(device)
-
-
-def capture(function: Callable[[], Any], pool: Any) -> Callable[[], Any]:
-    """Captures what `function` does on the GPU, in memory of `pool`; calling the result does it again in one launch,
-    and gives the same tensors as the first time, with what is in them now.
+def capture(function: Callable[[], Any], pool: GraphPool) -> Callable[[], Any]:
+    """Captures what `function` does on the GPU, in a pool; calling the result does it again in one launch, and gives
+    the same tensors as the first time, with what is in them now.
 
     It runs a few times before: compilers and libraries do things at their first calls that a graph cannot hold.
     """
-    stream = _side_stream(torch.cuda.current_device())
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    pool.stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(pool.stream):
         for _ in range(3):
             function()
-    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.current_stream().wait_stream(pool.stream)
     graph = torch.cuda.CUDAGraph()
     # Only this thread's calls are checked while it lasts: the process group has one that looks at events all the time.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=pool.memory, stream=pool.stream, capture_error_mode="thread_local"):
         made = function()
 
     def replay() -> Any:

@@ -20,13 +20,12 @@ as the best of them, nothing is drafted.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from udaciheadline.engines.compiled.drafts import NOTHING, SPARE, Drafter, best_tokens
-from udaciheadline.engines.compiled.graphs import PromptGraphs, capture, put
+from udaciheadline.engines.compiled.graphs import GraphPool, PromptGraphs, capture, put
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.rows import REJECTED, Rows, Tokens
 from udaciheadline.engines.device import now
@@ -147,17 +146,17 @@ class GraphedDrafts(DraftedRow):
         from udaciheadline.engines.compiled.step import Step
 
         super().__init__(model, slots, drafter, k)
-        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._pool = GraphPool()
         self._replays: dict[int, Callable[[], Tensor]] = {}
         self._one = Step(model, self._cache, self._last, self._place)
         self._prompts = PromptGraphs(self._read, lambda bucket: self._last.new_zeros(1, bucket), slots, self._pool)
         self.use(k)
 
     def use(self, k: int) -> None:
-        """From now on k tokens are drafted at a time: graphs of other numbers are dropped."""
+        """From now on k tokens are drafted at a time. Graphs of other numbers stay (see `GraphPool`)."""
         super().use(k)
-        needed = {k} if self._drafter.always else {0, k}
-        self._replays = {n: self._replay(n) for n in needed}
+        for n in {k} if self._drafter.always else {0, k}:
+            self._replay(n)
 
     def prefill(self, prompts: Sequence[list[int]], rows: Sequence[int]) -> Tokens:
         """Reads the prompt; its first token."""

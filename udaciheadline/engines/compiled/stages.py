@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, distributed
 from torch.profiler import record_function
 
-from udaciheadline.engines.compiled.graphs import PromptGraphs, capture, halving, put
+from udaciheadline.engines.compiled.graphs import GraphPool, PromptGraphs, capture, halving, put
 from udaciheadline.engines.compiled.llama import Llama
 from udaciheadline.engines.compiled.rows import Rows, Tokens
 from udaciheadline.records import MICRO_BATCH
@@ -144,7 +144,7 @@ class StageRows(Rows):
         self._place[:count].add_(1).clamp_(max=self.slots - 1)
 
     def _capture(self) -> None:
-        pool = torch.cuda.graph_pool_handle()
+        pool = GraphPool()
         if self.count > 1:
             self._replays = {n: capture(partial(self._launch, n), pool) for n in halving(self.count)}
         else:
