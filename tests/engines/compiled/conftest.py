@@ -13,7 +13,7 @@ from spies import spying
 from udaciheadline.checkpoints.models import load_model
 from udaciheadline.data import newswire
 from udaciheadline.data.prompts import prompt_for
-from udaciheadline.engines.compiled import CompiledEngine, graphs
+from udaciheadline.engines.compiled import CompiledEngine, graphs, speculation
 from udaciheadline.engines.compiled import loop as module
 from udaciheadline.engines.compiled import step as step_module
 from udaciheadline.engines.compiled.graphs import GraphedRow, GraphedRows
@@ -120,8 +120,8 @@ def graphed(monkeypatch):
 
     monkeypatch.setattr(graphs, "capture", capture)
     monkeypatch.setattr(step_module, "Step", step)
-    for of_cuda in ("graph_pool_handle", "Stream"):
-        monkeypatch.setattr(torch.cuda, of_cuda, lambda: None)
+    for user in (graphs, speculation):
+        monkeypatch.setattr(user, "GraphPool", lambda: None)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     monkeypatch.setattr(module, "Rows", rows)
     monkeypatch.setattr(module, "PackedRow", lambda model, slots, *_: GraphedRow(model, slots))
