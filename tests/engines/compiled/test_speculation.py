@@ -267,7 +267,7 @@ def test_where_nothing_is_drafted_the_rows_that_were_timed_are_freed(
     monkeypatch.setattr(module.CompiledEngine, "generate", lambda *_: gc.disable())  # what a build ends with
     try:
         drafter = ModelDrafts(load(main_checkpoint))
-        CompiledEngine(load(target_checkpoint), tokenizer, max_new_tokens=2, drafter=drafter, samples=SAMPLES[:1])
+        CompiledEngine(load(target_checkpoint), tokenizer, max_new_tokens=2, drafter=drafter, samples=SAMPLES)
         assert [row() for row in rows] == [None]
     finally:
         gc.enable()
