@@ -44,6 +44,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
     baseline = "fail on what is worse than in that run: a file, a folder of baselines or of results, or a run's name"
     add("--baseline", metavar="RUN", help=baseline)
+    against = "fail on what is worse than other code, in turn with it: a checkout's folder, or a Python that has it"
+    add("--against", metavar="CODE", help=against)
     add("--goal", choices=GOALS, default=GOALS[0], help="what to prefer among rows that keep --budget (%(default)s)")
     limits = 'limits that what is deployed must keep, such as "p99<50ms, memory<4GiB, nll<+0.02": ' + ", ".join(METRICS)
     add("--budget", default="", metavar="LIMITS", help=limits)

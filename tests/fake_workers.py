@@ -23,10 +23,11 @@ class FakeWorker:
 
     seconds: Mapping[int, float] = {}  # 1.0 where it is not named
     fits = 10**6
+    rests = True
     started: list["FakeWorker"]
 
     def __init__(self, technique: Technique, spec: EngineSpec, timeout: float, hosts: Sequence[Any]) -> None:
-        self.name, self.infos, self.build_seconds = technique.name, [INFO], 50.0
+        self.name, self.infos, self.build_seconds, self.hosts = technique.name, [INFO], 50.0, hosts
         self.timeout, self.seconds_left = timeout, timeout - 50.0
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.jobs = 0
@@ -79,6 +80,9 @@ class FakeWorker:
     def warm_up(self, prompts: list[str]) -> tuple[float, float]:
         seconds: float = self.call("generate", [prompts[-1]])[0].seconds
         return seconds, seconds
+
+    def rest(self) -> bool:
+        return self.rests
 
     def met(self, prompts: list[str]) -> list[int]:
         return list(range(len(prompts)))

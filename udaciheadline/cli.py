@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser(
         "compare", parents=[results], help="what got slower, larger or worse; 1 where something did"
     )
-    compare.add_argument("baseline", metavar="BASELINE", help=RUN)
+    compare.add_argument("baseline", metavar="BASELINE", nargs="?", help=f"{RUN} (default: what --against measured)")
     compare.add_argument(
         "current", metavar="CURRENT", nargs="?", help="the same (default: the latest run in --results)"
     )
@@ -84,7 +84,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> int:
     current = runs.load(options.current, options.results) if options.current else runs.latest(options.results)
-    found = comparing.compare(runs.load(options.baseline, options.results, current), current)
+    if options.baseline:
+        found = comparing.compare(runs.load(options.baseline, options.results, current), current)
+    else:
+        found = comparing.in_turn(current)
     if options.format == "json":
         print(json.dumps(plain(found) | {"regressions": len(found.regressions)}, indent=2, allow_nan=False))
     else:

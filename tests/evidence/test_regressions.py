@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rows import PER_ARTICLE, RECORD, broken
 
-from udaciheadline.evidence.compare import ONE_PROCESS, Change, Comparison, compare, require_fit
-from udaciheadline.records import BuildInfo, Memory, Record, UsageError
+from udaciheadline.evidence.compare import ONE_PROCESS, Change, Comparison, compare, in_turn, require_fit
+from udaciheadline.records import BuildInfo, Earlier, Memory, Record, UsageError
 
 
 def row(record: Record = RECORD, **per_article: Any) -> Record:
@@ -212,3 +212,65 @@ def test_a_rate_of_other_launches_is_not_judged() -> None:
     change = the(compare([STEADY], [after]), "rate")
     assert change.verdict == "not judged"
     assert "the same --launches" in change.reason
+
+
+# -- beside other code, in one session ---------------------------------------------------------------------------------
+
+
+def beside(*gains: float, launches: int = 4, **changes: Any) -> Record:
+    """The row of a session whose other code it is so much faster than, each in the logarithm of one article."""
+    values: dict[str, Any] = {"nll": PER_ARTICLE.nll, "rouge1": (0.5,) * 8, "rouge1_now": (0.5,) * 8}
+    earlier = Earlier(gains, (), weights_bytes=3 * 2**20, **(values | changes))
+    settings = {**RECORD.settings, "against": "../main"}
+    return replace(row(launches=launches), earlier=earlier, settings=settings)
+
+
+SLOWER_BY_A_TENTH = (-0.1, -0.11, -0.09, -0.1, -0.1, -0.12, -0.08, -0.1)
+
+
+def test_a_row_beside_itself_in_other_code_has_changed_nowhere() -> None:
+    found = in_turn([beside(0.01, -0.01, 0.02, -0.02, 0.01, -0.01, 0.02, -0.02)])
+    assert [(change.metric, change.verdict) for change in found.changes] == [
+        ("speed", "same"),
+        ("ROUGE-1", "same"),
+        ("NLL", "same"),
+        ("weights", "same"),
+    ]
+    assert (found.before, found.regressions) == ("../main", [])
+
+
+def test_a_row_that_is_slower_than_itself_in_other_code_is_a_regression() -> None:
+    change = the(in_turn([beside(*SLOWER_BY_A_TENTH)]), "speed")
+    assert change.verdict == "regression"
+    assert change.change.value == pytest.approx(math.exp(-0.1) - 1)
+    assert change.after / change.before == pytest.approx(math.exp(-0.1))
+
+
+def test_by_what_launches_differ_beside_other_code_nothing_is_said() -> None:
+    assert the(in_turn([beside(-0.5, -0.5, 0.3, 0.3, -0.4, -0.4, 0.2, 0.2)]), "speed").verdict == "~"
+
+
+def test_one_process_beside_other_code_says_nothing_of_how_two_differ() -> None:
+    assert the(in_turn([beside(*SLOWER_BY_A_TENTH, launches=1)]), "speed").verdict == "not judged"
+
+
+def test_headlines_that_got_worse_than_those_of_other_code_are_a_regression() -> None:
+    found = in_turn([beside(*(0.0,) * 8, rouge1=(0.6,) * 8)])
+    assert the(found, "ROUGE-1").verdict == "regression"
+
+
+def test_jobs_are_compared_with_those_of_other_code() -> None:
+    jobs = Earlier((), (-0.2, -0.21, -0.19), PER_ARTICLE.nll, 3 * 2**20, (0.5,) * 8, (0.5,) * 8)
+    now = replace(row(log_ratios=(), job_log_ratios=(0.5, 0.5, 0.5)), earlier=jobs, settings={"against": "../main"})
+    change = the(in_turn([now]), "job speed")
+    assert (change.verdict, change.before) == ("regression", pytest.approx(math.exp(0.7)))
+
+
+def test_a_row_without_other_code_beside_it_is_named_with_the_reason() -> None:
+    alone = replace(RECORD, settings={"against": "../main"}, not_compared={"pruned (--against)": "crash: it died"})
+    assert in_turn([alone]).notes == ["pruned: not compared with pruned (--against): crash: it died."]
+
+
+def test_a_run_without_other_code_is_refused() -> None:
+    with pytest.raises(UsageError, match="has no other code beside it: name a baseline"):
+        in_turn([RECORD])

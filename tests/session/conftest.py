@@ -17,7 +17,7 @@ OPTIONS = {
     "draft": None, "device": "cpu", "dtype": "auto", "ranks": None, "max_new_tokens": 8, "engine": "transformers",
     "stop": "newline", "batch_size": 2, "launches": 1, "timeout": None, "minutes": None, "baseline": None,
     "quality_articles": None, "goal": "interactive", "budget": "", "details": False,
-    "pruned_model": [],
+    "pruned_model": [], "against": None,
 }  # fmt: skip
 
 

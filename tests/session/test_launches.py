@@ -8,6 +8,7 @@ import pytest
 from fake_workers import ONLINE, FakeWorker, asked, row_of
 
 from udaciheadline.session.row import Row, RowFailed
+from udaciheadline.session.run import MOST_RESTING
 from udaciheadline.techniques import REFERENCE
 from udaciheadline.workers.worker import WorkerError
 
@@ -31,6 +32,42 @@ def test_the_rounds_are_divided_over_processes_of_the_row_and_of_all_it_is_compa
     assert record.measurement is not None
     assert record.measurement.launches == 3
     assert len(row.generations) == len(row.reference_generations) == 6
+
+
+def test_the_processes_of_the_reference_are_the_same_in_the_next_row(worker: type[FakeWorker]) -> None:
+    row = launched(3)
+    row.finish_rounds()
+    again = Row(row.run, ONLINE)
+    again.finish_rounds()
+    references = [fake for fake in worker.started if fake.name == REFERENCE]
+    assert len(references) == 3
+    assert [asked(fake)[-2:] for fake in references] == [row.run.prompts[i : i + 2] for i in (0, 2, 4)]
+
+
+def test_a_reference_that_needs_the_memory_starts_anew_for_each_launch(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "rests", False)
+    row = launched(3)
+    row.finish_rounds()
+    Row(row.run, ONLINE).finish_rounds()
+    assert len([fake for fake in worker.started if fake.name == REFERENCE]) == 6
+
+
+def test_no_more_processes_of_the_reference_rest_than_are_allowed(worker: type[FakeWorker]) -> None:
+    row = launched(8, articles=8)
+    row.finish_rounds()
+    assert len(row.run._resting) == MOST_RESTING
+
+
+def test_processes_that_rest_end_with_the_session(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[FakeWorker] = []
+    monkeypatch.setattr(worker, "close", lambda self: closed.append(self))
+    row = launched(3)
+    row.finish_rounds()
+    row.close()
+    row.run.close()
+    assert set(closed) == set(worker.started)
 
 
 def test_each_launch_warms_up_before_it_is_timed(worker: type[FakeWorker]) -> None:

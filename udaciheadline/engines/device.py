@@ -68,6 +68,18 @@ class MemoryMeter:
         return Memory(allocated, reserved, host)
 
 
+def free_cached(device: str) -> int:
+    """Gives back to the device what is only cached of its memory; the bytes that it has altogether."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info()[1]
+    import psutil
+
+    return int(psutil.virtual_memory().total)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the device or the host has no memory left."""
     import torch

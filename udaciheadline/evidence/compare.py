@@ -7,6 +7,9 @@ same GPU, driver and versions, the rate of a row on the compiled engine is compa
 launch (t). Headlines and likelihoods do not drift: they are compared article by article (paired t). Weights and peaks
 have no chance in them.
 
+How fast a row is on this machine today is in neither side where both codes run in one session, in turn (`in_turn`):
+then a launch has a process of either, and t is of what one gains over the other.
+
 A change is a regression where it is beyond its margin *and*, if chance has a part in it, worse at 5 %, adjusted by Holm
 for all such tests of the comparison. Beyond the margin and within chance is `~`. An improvement is held to 1 %.
 """
@@ -16,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from udaciheadline.evidence.statistics import detectable, holm, launch_means, mean, p_worse, welch
-from udaciheadline.records import Estimate, PerArticle, Record, UsageError
+from udaciheadline.records import Earlier, Estimate, PerArticle, Record, UsageError
 
 LEVEL, LEVEL_BETTER = 0.05, 0.01  # what is better fails nothing, and need not be found soon
 SETTINGS = (
@@ -110,6 +113,43 @@ def compare(before: Sequence[Record], after: Sequence[Record], margins: Margins 
     return Comparison(before[0].run, after[0].run, _judged(changes), notes)
 
 
+def in_turn(records: Sequence[Record], margins: Margins = Margins()) -> Comparison:
+    """The rows of a run beside themselves in the code of `--against`, which answered in turn with them: what two
+    sessions differ by, and most changes of code are smaller than that, is in both. Raises UsageError where the run was
+    measured without."""
+    code = records[0].settings.get("against")
+    if not code:
+        raise UsageError(
+            f"run {records[0].run} has no other code beside it: name a baseline, or measure with --against"
+        )
+    changes, notes = [], []
+    for record in records:
+        if record.earlier and record.per_article:
+            changes += _beside(record, record.earlier, record.per_article, margins)
+        elif record.status == "ok":
+            notes += [
+                f"{record.technique}: not compared with {name}: {why}." for name, why in record.not_compared.items()
+            ]
+    return Comparison(str(code), records[0].run, _judged(changes), notes)
+
+
+def _beside(record: Record, then: Earlier, now: PerArticle, margins: Margins) -> list[Change]:
+    name, weights = record.technique, _weights(record)
+    changes = [
+        _gain(name, metric, launch_means(own, launches), launch_means(ratios, launches), margins.speed)
+        for metric, own, ratios, launches in (
+            ("speed", now.log_ratios, then.log_ratios, now.launches),
+            ("job speed", now.job_log_ratios, then.job_log_ratios, len(then.job_log_ratios)),
+        )
+        if ratios
+    ]
+    changes.append(_quality(name, "ROUGE-1", then.rouge1, then.rouge1_now, margins.rouge1, sign=1))
+    changes.append(_quality(name, "NLL", then.nll, now.nll, margins.nll, sign=-1))
+    if weights and then.weights_bytes:
+        changes.append(_size(name, "weights", then.weights_bytes, weights, margins.weights))
+    return changes
+
+
 def _row(before: Record, after: Record, margins: Margins) -> list[Change]:
     if before.status != "ok":
         return []
@@ -170,10 +210,15 @@ def _rate(name: str, before: PerArticle, after: PerArticle, margin: float) -> Ch
         found = Change(name, "rate", then, now, unknown, -unknown.value, margin, NOT_JUDGED)
         return replace(found, reason="the sessions divided the articles otherwise: give both the same --launches")
     gains = launch_means([b - a for a, b in zip(*rates, strict=True)], after.launches)
-    gain = mean(gains)
+    return _gain(name, "rate", rates[1], gains, margin)
+
+
+def _gain(name: str, metric: str, logs: Sequence[float], gains: Sequence[float], margin: float) -> Change:
+    """Of what was measured twice in each of several launches: its logarithms now, and by how much they have grown."""
+    gain, now = mean(gains), math.fsum(logs) / len(logs)
     change = Estimate(*(_exp(value) - 1 for value in (gain.value, gain.low, gain.high)))
-    found = Change(name, "rate", then, now, change, -change.value, margin)
-    if after.launches == 1:
+    found = Change(name, metric, _exp(now - gain.value), _exp(now), change, -change.value, margin)
+    if len(gains) == 1:
         return replace(found, verdict=NOT_JUDGED, reason=ONE_PROCESS)
     least, better = 1 - _exp(-detectable(gains)), p_worse([-gain for gain in gains])
     return replace(found, p=p_worse(gains), p_better=better, detectable=least)

@@ -9,8 +9,9 @@ from udaciheadline.evidence.statistics import geometric_mean
 from udaciheadline.records import BuildInfo, Estimate, Generation, Limits, Throughput
 from udaciheadline.session.engine import RowEngine
 from udaciheadline.session.rounds import FEWEST_LAUNCHES
-from udaciheadline.session.run import Run
+from udaciheadline.session.run import EARLIER, Run
 from udaciheadline.techniques import REFERENCE, Technique
+from udaciheadline.workers.worker import WorkerError
 
 
 class Jobs:
@@ -27,8 +28,12 @@ class Jobs:
         self._run, self._technique, self._engine, self._prompts = run, technique, engine, prompts
         self.last: list[Generation] = []
         self.log_ratios: list[float] = []  # of the reference's seconds over these, where jobs are paired
+        self.earlier_log_ratios: list[float] = []  # and of the same row's in other code (`Run.against`),
+        self.earlier: list[Generation] = []  # with what that wrote in its last job
         self.launches = (run.launches or FEWEST_LAUNCHES) if technique.offline else 1
-        self._reference_seconds: float | None = None  # of its last job, where jobs are paired
+        self._seconds: dict[str, float] = {}  # of the last jobs of others, by name, where jobs are paired
+        self._earlier = technique.name + EARLIER if run.against and technique.offline else None
+        self.not_compared: dict[str, str] = {}
         self._size = run.batch_size
         self._refused: int | None = None  # a size that did not fit in memory
 
@@ -59,23 +64,36 @@ class Jobs:
 
     def next(self) -> None:
         """Prepares a timed job, untimed. Of a row that has nothing but jobs each has a process of its own: that starts
-        anew and warms up, and a fresh process of the reference writes the same job, at the size that is its fastest."""
+        anew and warms up, and another process of the reference writes the same job, at the size that is its fastest."""
         if self.launches == 1:
             return
-        if self._reference_seconds is not None:
+        if self._seconds:
             self._engine.relaunch()
             self.play(self.size)
-        self._run.dismiss([REFERENCE])
-        job = "generate", self._prompts(), self._run.job_sizes.get(REFERENCE, self.size)
+        self._run.begin_launch(len(self.log_ratios))
+        self._hear(REFERENCE, self._run.job_sizes.get(REFERENCE, self.size))
+        if self._earlier:
+            try:
+                self.earlier = self._hear(self._earlier, self.size)
+            except WorkerError as error:
+                self.not_compared = {self._earlier: f"{error.status}: {error.reason}"}
+                self._earlier = None
+
+    def _hear(self, name: str, size: int) -> list[Generation]:
+        """Has another engine write the job."""
         for _ in range(2):  # the first job of a process warms up: on one H100 it took twice as long as the second
-            self._reference_seconds = self._run.ask(REFERENCE, *job)[0].seconds
-            self._run.useful_seconds += self._reference_seconds or 0.0
+            made: list[Generation] = self._run.ask(name, "generate", self._prompts(), size)
+            self._seconds[name] = made[0].seconds
+            self._run.useful_seconds += made[0].seconds
+        return made
 
     def play_timed(self, size: int) -> float:
-        """`play`, paired with the reference's job where that was prepared."""
+        """`play`, paired with the others' jobs where those were prepared."""
         seconds = self.play(size)
-        if self._reference_seconds is not None:
-            self.log_ratios.append(math.log(self._reference_seconds / seconds))
+        if self._seconds:
+            self.log_ratios.append(math.log(self._seconds[REFERENCE] / seconds))
+        if self._earlier in self._seconds:
+            self.earlier_log_ratios.append(math.log(self._seconds[self._earlier] / seconds))
         return seconds
 
     def speed_ups(self) -> dict[str, Estimate]:

@@ -10,7 +10,7 @@ from udaciheadline.evidence import measure
 from udaciheadline.evidence.statistics import blocks, geometric_mean
 from udaciheadline.records import Estimate, Generation
 from udaciheadline.session.engine import RowEngine
-from udaciheadline.session.run import Run
+from udaciheadline.session.run import EARLIER, Run
 from udaciheadline.techniques import REFERENCE, Technique, plain, techniques
 from udaciheadline.workers.worker import WorkerError
 
@@ -30,11 +30,12 @@ class Rounds:
     """The rounds of one technique, `count` of them, one for each of the first articles.
 
     `own` are the technique's headlines, `others` those of the engines that it is compared with: the reference, and the
-    rows that must answer in turn with it (`Technique.beside`). Where one of those fails, only the comparison with it is
-    lost, and `not_compared` says why. What the reference or the technique raises goes through.
+    rows that must answer in turn with it (`Technique.beside`), and itself in other code (`Run.against`). Where one of
+    those fails, only the comparison with it is lost, and `not_compared` says why. What the reference or the technique
+    raises goes through.
 
-    `engine` is the technique's. The rounds are divided over `launches`: between two of them it is started anew, and so
-    are the others.
+    `engine` is the technique's. The rounds are divided over `launches`: between two of them it is started anew, and
+    other processes of the others answer (`Run.begin_launch`).
     """
 
     def __init__(
@@ -55,6 +56,9 @@ class Rounds:
                 self.not_compared[name] = reason
             else:
                 self.others[name] = []
+        self._earlier = technique.name + EARLIER
+        if run.against and not technique.offline:
+            self.others[self._earlier] = []  # last: next to the technique
         self._number = 0
         self._owed: int | None = None  # a round that the others answer after the technique
         self._last: str | None = None  # who answered last; None is the technique
@@ -83,8 +87,9 @@ class Rounds:
         before every even round and after every odd one."""
         self._settle_debt()
         number = self._number
-        if number in {block.start for block in blocks(self.count, self.launches)} - {0}:
-            self._run.dismiss(self.others)
+        starts = [block.start for block in blocks(self.count, self.launches)]
+        if number and number in starts:
+            self._run.begin_launch(starts.index(number))
             self._engine.relaunch()
             self._warm_up("warming up again")
         self._number += 1
@@ -110,7 +115,12 @@ class Rounds:
     @property
     def in_turn(self) -> tuple[str, ...]:
         """The rows, beside the reference, that answered in turn with this one."""
-        return tuple(name for name in self.others if name != REFERENCE)
+        return tuple(name for name in self.others if name not in (REFERENCE, self._earlier))
+
+    @property
+    def earlier(self) -> list[Generation]:
+        """What the same row of other code answered in turn with this one (`Run.against`)."""
+        return self.others.get(self._earlier, [])
 
     def speed_ups(self) -> dict[str, Estimate]:
         """Paired speed-ups: over the engines that answered in turn with this one, and over the plain ones of earlier

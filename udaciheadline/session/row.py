@@ -25,7 +25,7 @@ from udaciheadline.session.engine import RowEngine
 from udaciheadline.session.jobs import Jobs
 from udaciheadline.session.passes import FEW_ARTICLES, Passes
 from udaciheadline.session.rounds import Rounds
-from udaciheadline.session.run import Answered, Run
+from udaciheadline.session.run import EARLIER, Answered, Run
 from udaciheadline.session.scoring import Scoring
 from udaciheadline.session.wide import Wide
 from udaciheadline.techniques import REFERENCE, Technique
@@ -75,7 +75,7 @@ class Row:
         self.was_begun = True
         if run.spec.device == "cuda":
             self._watch = self._open.enter_context(watching(technique.ranks(run.spec)))
-        run.renew_reference()
+        run.begin_row()
         run.progress(technique.name, "building", 0, 1)
         with contextlib.suppress(RowFailed), self._guarded():
             self._engine.start()
@@ -139,7 +139,18 @@ class Row:
                 self.run.hear(self.reference_generations)
             if self.technique.exact_to not in self._rounds.not_compared:
                 self._scoring.ask_near_ties(self.generations, self.reference_generations)
+            self._ask_earlier()
         self.run.dismiss_companions()
+
+    def _ask_earlier(self) -> None:
+        """Asks the row in other code (`Run.against`) what is left, where it has answered in turn with this one."""
+        of_rounds, of_jobs = self._rounds.earlier, self._jobs.earlier
+        if self._scoring.earlier is None and (of_rounds or of_jobs):
+            ratios = measure.log_ratios(of_rounds, self.generations) if of_rounds else []
+            try:
+                self._scoring.ask_earlier(of_rounds or of_jobs, ratios, self._jobs.earlier_log_ratios)
+            except WorkerError as error:
+                self._rounds.not_compared[self.technique.name + EARLIER] = f"{error.status}: {error.reason}"
 
     # -- what else is measured ---------------------------------------------------------------------------------------
 
@@ -191,6 +202,12 @@ class Row:
     def job_launches(self) -> int:
         """The fresh processes that the timed jobs are divided over; see `Jobs`."""
         return self._jobs.launches
+
+    @property
+    def first_job_counts(self) -> bool:
+        """Whether the first job is worth no other one to warm up for: where time is limited, and a CPU has nothing to
+        make for a new size."""
+        return math.isfinite(self._seconds) and self.run.spec.device == "cpu"
 
     def next_job(self) -> None:
         """Prepares a timed job, untimed; see `Jobs`."""
@@ -302,7 +319,7 @@ class Row:
             measurement=measurement,
             speed_up_over=over,
             in_turn=self._rounds.in_turn if measurement else (),
-            not_compared=self._rounds.not_compared if measurement else {},
+            not_compared=self._jobs.not_compared | (self._rounds.not_compared if measurement else {}),
             throughput=self._throughput,
             batch_curve=self._passes.curve,
             memory=self._passes.peaks,
@@ -311,6 +328,7 @@ class Row:
             scores=scores[0],
             job_scores=scores[1],
             per_article=per_article,
+            earlier=self._scoring.earlier,
             verdicts=verdicts,
             disturbances=self._watch.said() if self._watch else (),
             settings=self.run.all_settings,

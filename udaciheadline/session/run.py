@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,11 @@ from udaciheadline.workers.worker import HERE, Worker, WorkerError
 
 if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
+    from udaciheadline.workers.installation import Installation
     from udaciheadline.workers.processes import Here
 
+EARLIER = " (--against)"  # behind a row's name: the engine of that code
+MOST_RESTING = 4  # processes of the reference, beside the one that answers
 FURTHER_BATCH = 16  # articles at a time of the reference, where its fastest is not known
 ROUNDING_ARTICLES = 24  # some hundred tokens: enough to see the largest effect that rounding has
 
@@ -77,6 +80,7 @@ class Run:
         prompt: Prompt = NOTEBOOK,
         launches: int | None = 1,
         quality_articles: int | None = None,
+        against: "Installation | None" = None,
     ) -> None:
         self.name = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         self.articles = articles.articles  # those that are timed come first among all
@@ -92,6 +96,7 @@ class Run:
         self.settings = settings | {"fingerprint": hashlib.sha256(texts).hexdigest()[:12]}
         self.has_floor, self.batch_size = has_floor, batch_size
         self.environment, self._hosts = machine(spec.device), hosts
+        self.against = against  # other code, of which each row has an engine beside it
         self.launches = launches  # of each row; None: as many as are worth their time
         self.one_machine = len(hosts) == 1
         if not self.one_machine:
@@ -101,7 +106,8 @@ class Run:
         self.job_sizes: dict[str, int] = {}  # and how many articles at a time those took
         self.curves: dict[str, BatchCurve] = {}  # of earlier rows
         self.useful_seconds = useful_seconds  # generation, building and warm-up: the rest is the harness
-        self._companions: dict[str, Worker] = {}
+        self._companions: dict[str, Worker] = {}  # those that answer now
+        self._launch, self._resting = 0, dict[int, Worker]()  # the reference's processes of other launches than this
         self.launch_seconds: dict[str, float] = {}  # that one of them takes to start and warm up
         self._article_seconds: dict[str, float] = {}  # and to answer an article
         self._reference_nll: list[float] = []
@@ -131,7 +137,7 @@ class Run:
             self.progress(f"{name} beside it", "building", 0, 1)
             start = time.monotonic()
             with self._named(name):
-                worker = self._companions[name] = self.start_worker(techniques()[name])
+                worker = self._companions[name] = self._start_companion(name)
                 self.progress(f"{name} beside it", "warming up", 0, 1)
                 seconds, self._article_seconds[name] = worker.call("warm_up", self.prompts)
             self.useful_seconds += seconds
@@ -155,26 +161,48 @@ class Run:
         self.useful_seconds += self._article_seconds[name]
         return generation
 
-    def renew_reference(self) -> None:
-        """Grants the reference the time-out of another technique."""
-        if REFERENCE in self._companions:
-            self._companions[REFERENCE].renew()
+    def begin_row(self) -> None:
+        """Has a row's first launch begin, and grants the reference the time-out of another technique."""
+        self.begin_launch(0)
+        for worker in (*self._companions.values(), *self._resting.values()):
+            worker.renew()
+
+    def begin_launch(self, number: int) -> None:
+        """Has other processes answer from now on than in the launches before this one: they start when they are asked.
+        Those of the reference are the same in all rows, some of them, where its model leaves the memory to rest in."""
+        self.dismiss_companions()
+        if number == self._launch:
+            return
+        if (last := self._companions.pop(REFERENCE, None)) is not None:
+            self._rest(last)
+        if number in self._resting:
+            self._companions[REFERENCE] = self._resting.pop(number)
+        self._launch = number
+
+    def _rest(self, worker: Worker) -> None:
+        with contextlib.suppress(WorkerError):
+            if len(self._resting) < MOST_RESTING and worker.call("rest"):
+                self._resting[self._launch] = worker
+                return
+        worker.close()
 
     def dismiss_companions(self) -> None:
         """Ends all but the reference: their memory is needed."""
-        self.dismiss(name for name in list(self._companions) if name != REFERENCE)
+        for name in [name for name in self._companions if name != REFERENCE]:
+            self._companions.pop(name).close()
 
-    def dismiss(self, names: Iterable[str]) -> None:
-        """Ends the engines of these names, where they are alive: whoever asks them again starts them anew."""
-        for name in names:
-            if name in self._companions:
-                self._companions.pop(name).close()
+    def _start_companion(self, name: str) -> Worker:
+        if self.against and name.endswith(EARLIER):
+            return self.start_worker(techniques()[name.removesuffix(EARLIER)], hosts=(self.against.host,))
+        return self.start_worker(techniques()[name])
 
-    def start_worker(self, technique: Technique, timeout: float | None = None) -> Worker:
+    def start_worker(
+        self, technique: Technique, timeout: float | None = None, hosts: "Sequence[Here | Host]" = ()
+    ) -> Worker:
         """A worker with this technique's engine, which takes all articles; its build counts as useful time. Raises
         WorkerError, for one that is too long too: before anything is measured, and not when its turn comes."""
         spec = replace(self.spec, engine=technique.engine_for(self.spec))
-        worker = Worker(technique, spec, self.timeout if timeout is None else timeout, self._hosts)
+        worker = Worker(technique, spec, self.timeout if timeout is None else timeout, hosts or self._hosts)
         self.useful_seconds += worker.build_seconds
         worker.call_all("check", self.prompts, self.completions)
         return worker
@@ -242,5 +270,8 @@ class Run:
 
     def close(self) -> None:
         """Ends the engines that rows were compared with."""
-        while self._companions:
-            self._companions.popitem()[1].close()
+        for workers in (self._companions, self._resting):
+            while workers:
+                workers.popitem()[1].close()
+        if self.against:
+            self.against.close()

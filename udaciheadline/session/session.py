@@ -21,6 +21,7 @@ from udaciheadline.session.run import Run
 from udaciheadline.session.store import Store, plain, table_row
 from udaciheadline.techniques import Technique, select, stand_ins
 from udaciheadline.workers import processes, worker
+from udaciheadline.workers.installation import Installation
 
 if TYPE_CHECKING:
     from udaciheadline.workers.hosts import Host
@@ -115,6 +116,8 @@ class Session:
         )
         embedded = option.model == models.EMBEDDED
         start = time.perf_counter()
+        if gather and option.against:
+            raise UsageError("--against under torchrun: other code runs on one host only: leave one of them out")
         spec, hosts = engine_spec(option, gather, calibration)
         prompt = prompts.make_prompt(
             option.prompt, chosen.examples, lambda text: processes.elsewhere(models.in_chat_template, spec.model, text)
@@ -141,6 +144,7 @@ class Session:
             "goal": option.goal,
             "budget": option.budget,
             "grown_from_embedded_weights": bool(self._grown),
+            "against": option.against,
         }
         self.run = Run(
             chosen,
@@ -156,6 +160,7 @@ class Session:
             prompt=prompt,
             launches=option.launches,
             quality_articles=option.quality_articles,
+            against=Installation(option.against) if option.against else None,
         )
         self._ended = chosen.ended
         self.run.rows_left = len(rows)
@@ -167,7 +172,7 @@ class Session:
             self.run.deadline = time.monotonic() + 60 * option.minutes - (time.perf_counter() - self._start)
         if rows:
             self._build_reference()
-        self._compared_with_baseline = self._report = ""
+        self._compared_with_baseline = self._beside_other_code = self._report = ""
         self.warnings: list[str] = []  # of what could not be written in the end, a sentence each
         self.compared = ""  # with what, in a sentence for the notes
         self.regressions: list[str] = []  # where this run is worse than that
@@ -218,6 +223,12 @@ class Session:
             found = compare.compare(self._baseline, self.records)
             self._compared_with_baseline = comparison.text(found)
             exit_status = exit_status or int(bool(found.regressions))
+        if self._option.against and self.records:
+            found = compare.in_turn(self.records)
+            self._beside_other_code = comparison.text(found)
+            exit_status = exit_status or int(bool(found.regressions))
+            if not found.changes:
+                self.warnings.append(f"--against {self._option.against}: no row was measured beside it.")
         exit_status = exit_status or int(bool(self.warnings))
         try:
             self.store.write_rows()
@@ -242,6 +253,7 @@ class Session:
             "details": details.details(self.records, self.run.copy_rouge()) if self._option.details else "",
             "techniques": "\n".join([shown, *self._notes()]),
             "baseline": self._compared_with_baseline,
+            "against": self._beside_other_code,
             "regressions": "\n".join(self.regressions),
             "verdict": verdict.text(decision, self.records, paint),
         }

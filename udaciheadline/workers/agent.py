@@ -1,7 +1,10 @@
-"""What pytest is on every host but the first (see `hosts.py`): it starts processes as host 0 asks, and ends with it."""
+"""What pytest is on every host but the first (see `hosts.py`): it starts processes as host 0 asks, and ends with it. So
+are processes with other code than a session's own started (see `installation.py`)."""
 
+import contextlib
 import pickle
 import socket
+import sys
 from importlib.resources import files
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
@@ -10,45 +13,52 @@ from typing import Any
 from udaciheadline.records import EngineSpec, UsageError
 from udaciheadline.techniques import Technique
 from udaciheadline.workers.processes import Process, cuda, elsewhere
-from udaciheadline.workers.serving import Place
+from udaciheadline.workers.serving import LOOPBACK, Place
 from udaciheadline.workers.torchrun import LEAVE, Hello, Torchrun, store, versions, watch
 
 
 def work(torchrun: Torchrun) -> None:
     """The life of an agent, until the session of host 0 ends. Raises UsageError where that cannot be reached, or goes
     away before."""
-    port, key = elsewhere(_look_up, torchrun).split()
-    address = torchrun.address, int(port)
-    name, (gpus, _) = socket.gethostname(), elsewhere(cuda)
+    ticket = elsewhere(_look_up, torchrun)
     try:
-        control = Client(address, authkey=bytes.fromhex(key))
-        own = watch(control)
-        control.send(Hello(torchrun.number, name, own, gpus, versions(), str(files("udaciheadline"))))
+        agent = Agent(torchrun.address, ticket, torchrun.number)
     except (AuthenticationError, EOFError, OSError) as error:
         raise UsageError(
-            f"host {torchrun.number} cannot connect to host 0 at {torchrun.address}:{port} ({error}): "
+            f"host {torchrun.number} cannot connect to host 0 at {torchrun.address}:{ticket.split()[0]} ({error}): "
             "allow connections between the hosts on all ports"
         ) from None
-    print(f"host {torchrun.number} ({name}) starts ranks for host 0 ({torchrun.address})", flush=True)
-    agent = _Agent(address, bytes.fromhex(key), torchrun.number)
+    print(f"host {torchrun.number} ({socket.gethostname()}) starts ranks for host 0 ({torchrun.address})", flush=True)
     try:
-        while (request := control.recv_bytes()) != LEAVE:
-            control.send(agent.answer(request))
+        agent.serve()
     except (EOFError, OSError):
         raise UsageError(
             f"host 0 ({torchrun.address}) has gone before the end of its session: see what it says"
         ) from None
-    finally:
-        agent.close()
 
 
-class _Agent:
-    """The processes that host 0 has had started on this host, each by its ticket."""
+class Agent:
+    """The processes that a session elsewhere has had started here, each by its ticket. `ticket` is what the session
+    gave to connect with, at this address (`hosts.Arrivals`). Raises OSError, EOFError or AuthenticationError where that
+    cannot be done."""
 
-    def __init__(self, address: tuple[str, int], key: bytes, number: int) -> None:
-        self._address, self._key, self._number = address, key, number
+    def __init__(self, address: str, ticket: str, number: int) -> None:
+        port, key = ticket.split()
+        self._address, self._key, self._number = (address, int(port)), bytes.fromhex(key), number
         self._processes: dict[object, Process] = {}
         self._started = 0
+        gpus, _ = elsewhere(cuda)
+        self._control = Client(self._address, authkey=self._key)
+        own, package = watch(self._control), str(files("udaciheadline"))
+        self._control.send(Hello(number, socket.gethostname(), own, gpus, versions(), package))
+
+    def serve(self) -> None:
+        """Does as the session asks, until it ends. Raises OSError or EOFError where that goes away before."""
+        try:
+            while (request := self._control.recv_bytes()) != LEAVE:
+                self._control.send(self.answer(request))
+        finally:
+            self.close()
 
     def answer(self, request: bytes) -> tuple[bool, Any]:
         """The answer to a request, or else why there is none: host 0 says it in the row."""
@@ -83,3 +93,8 @@ def _look_up(torchrun: Torchrun) -> str:
     """The text that host 0 left, once it has. Raises UsageError."""
     with store(torchrun) as kept:
         return kept.get(f"udaciheadline/{torchrun.attempt}").decode()
+
+
+if __name__ == "__main__":  # of a session on this host, with other code than its own: see installation.py
+    with contextlib.suppress(EOFError, OSError):
+        Agent(LOOPBACK, sys.stdin.readline(), 1).serve()

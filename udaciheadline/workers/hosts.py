@@ -33,24 +33,35 @@ from udaciheadline.workers.torchrun import JOIN_SECONDS, LEAVE, Hello, Torchrun,
 ANSWER_SECONDS = 15.0  # that an agent gets to answer
 
 
+class Arrivals:
+    """What connects to a port of this process and knows its key, each with the first message, which says what it is:
+    agents, and processes that they have started. `address` is where the port is open: all of the host's, or one."""
+
+    def __init__(self, address: str = "") -> None:
+        key = secrets.token_bytes(32)
+        self._listener = Listener((address, 0), backlog=64, authkey=key)
+        self.ticket = f"{self._listener.address[1]} {key.hex()}"  # what an agent must be told: port and key
+        self._came: SimpleQueue[tuple[Any, Connection]] = SimpleQueue()
+        Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            with suppress(AuthenticationError, EOFError, OSError):
+                connection = self._listener.accept()
+                self._came.put((connection.recv(), connection))
+
+    def next(self, seconds: float) -> tuple[Any, Connection]:
+        """The next one, waited for that long. Raises Empty."""
+        return self._came.get(timeout=max(seconds, 0))
+
+
 class Hosts:
     """What host 0 has of the other hosts. Raises UsageError where torchrun's store cannot be reached."""
 
     def __init__(self, torchrun: Torchrun) -> None:
-        self._count = torchrun.count
-        key = secrets.token_bytes(32)
-        self._listener = Listener(("", 0), backlog=64, authkey=key)
-        self._arrivals: SimpleQueue[tuple[Any, Connection]] = SimpleQueue()
+        self._count, self._arrivals = torchrun.count, Arrivals()
         self._others: list[Host] = []
-        Thread(target=self._accept, daemon=True).start()
-        elsewhere(_publish, torchrun, f"{self._listener.address[1]} {key.hex()}")
-
-    def _accept(self) -> None:
-        """Keeps what connects and knows the key, each with the first message, which says what it is."""
-        while True:
-            with suppress(AuthenticationError, EOFError, OSError):
-                connection = self._listener.accept()
-                self._arrivals.put((connection.recv(), connection))
+        elsewhere(_publish, torchrun, self._arrivals.ticket)
 
     def gather(self) -> list["Here | Host"]:
         """All hosts in their order. Raises UsageError where one does not come, or has other versions."""
@@ -58,7 +69,7 @@ class Hosts:
         end = time.monotonic() + JOIN_SECONDS
         while missing := [number for number in range(1, self._count) if number not in found]:
             try:
-                hello, control = self._arrivals.get(timeout=max(end - time.monotonic(), 0))
+                hello, control = self._arrivals.next(end - time.monotonic())
             except Empty:
                 raise UsageError(
                     f"host {missing[0]} of 0 to {self._count - 1} has not joined within {JOIN_SECONDS:g} s: "
@@ -80,18 +91,23 @@ class Hosts:
         controls = [host.control for host in self._others]
         with suppress(Empty):
             while True:
-                controls.append(self._arrivals.get_nowait()[1])
+                controls.append(self._arrivals.next(0)[1])
         for control in controls:
-            with suppress(OSError):
-                control.send_bytes(LEAVE)
-                control.close()
+            let_go(control)
+
+
+def let_go(control: Connection) -> None:
+    """Lets the agent at the other end of this connection end."""
+    with suppress(OSError):
+        control.send_bytes(LEAVE)
+        control.close()
 
 
 class Host:
     """Another host, seen from host 0: what messages call it, its address, and the processes it can be asked for."""
 
-    def __init__(self, hello: Hello, control: Connection, arrivals: "SimpleQueue[tuple[Any, Connection]]") -> None:
-        self.name = f"host {hello.number} ({hello.name})"
+    def __init__(self, hello: Hello, control: Connection, arrivals: Arrivals, name: str = "") -> None:
+        self.name = name or f"host {hello.number} ({hello.name})"
         self.address, self.gpus, self._package = hello.address, hello.gpus, hello.package
         self.control, self._arrivals = control, arrivals
         watch(control)
@@ -102,7 +118,7 @@ class Host:
         arrived = None
         while arrived != ticket:  # others are of starts that failed half-way
             try:
-                arrived, connection = self._arrivals.get(timeout=ANSWER_SECONDS)
+                arrived, connection = self._arrivals.next(ANSWER_SECONDS)
             except Empty:
                 raise ConnectionError("its process has not connected") from None
         watch(connection)

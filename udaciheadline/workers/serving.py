@@ -20,12 +20,13 @@ from typing import Any
 from tqdm import tqdm
 
 from udaciheadline.engines.codec import Limit
-from udaciheadline.engines.device import MemoryMeter, device_limits, is_out_of_memory
+from udaciheadline.engines.device import MemoryMeter, device_limits, free_cached, is_out_of_memory
 from udaciheadline.evidence.profiling import communication_share, micro_batches, profiled
 from udaciheadline.records import BuildInfo, EngineSpec, Generation, Limits, Span, Unsupported, UsageError
 from udaciheadline.techniques import Technique
 
 LOOPBACK = "127.0.0.1"
+RESTING_SHARE = 0.05  # of the device's memory, that an engine may keep while others are measured (`run.MOST_RESTING`)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,11 @@ class Server:
     def info(self) -> BuildInfo:
         """What the engine says of itself."""
         return self.engine.info
+
+    def rest(self) -> bool:
+        """Frees what is cached beside the weights; whether those are so few that they may stay while others are
+        measured."""
+        return self.engine.info.weights_bytes <= RESTING_SHARE * free_cached(self._device)
 
     def limits(self, dtype: str) -> Limits:
         """What the device can do, with memory as large as this engine's weights."""

@@ -1,0 +1,56 @@
+"""`pytest bench --against` another checkout, as a user runs it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sessions import FEW, ROOT, bench, environment, records
+
+# What is larger by now than it was there, in which chance has no part.
+LIGHTER = """
+
+from dataclasses import replace as _replace
+
+Server.info = lambda self: _replace(self.engine.info, weights_bytes=1000)
+"""
+
+Session = tuple[Path, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """The results of a session beside a checkout whose models have fewer bytes, and the session."""
+    folder = tmp_path_factory.mktemp("against")
+    shutil.copytree(ROOT / "udaciheadline", folder / "then" / "udaciheadline")
+    with (folder / "then" / "udaciheadline" / "workers" / "serving.py").open("a", encoding="utf-8") as file:
+        file.write(LIGHTER)
+    options = "--technique", "kv-cache", "--against", str(folder / "then")
+    return folder / "r", bench(folder / "r", *FEW, *options, cwd=folder)
+
+
+def test_what_got_larger_than_in_the_other_checkout_fails_the_session(session: Session) -> None:
+    results, done = session
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 regressions: kv-cache LARGER." in done.stdout
+    assert records(results)["kv-cache"]["earlier"]["weights_bytes"] == 1000
+
+
+def test_the_same_headlines_are_the_same_in_the_other_checkout(session: Session) -> None:
+    earlier = records(session[0])["kv-cache"]["earlier"]
+    assert len(earlier["log_ratios"]) == 2
+    assert earlier["rouge1"] == earlier["rouge1_now"]
+
+
+def test_what_was_measured_beside_other_code_is_compared_again_afterwards(session: Session) -> None:
+    line = [sys.executable, "-m", "udaciheadline.cli", "compare", "--results", str(session[0]), "--format", "markdown"]
+    done = subprocess.run(line, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("## 1 regressions: kv-cache LARGER.")
+
+
+def test_other_code_that_there_is_none_of_ends_the_session_with_a_sentence(tmp_path: Path) -> None:
+    done = bench(tmp_path / "r", *FEW, "--technique", "kv-cache", "--against", "nowhere")
+    assert done.returncode == 4
+    assert "--against nowhere: it is neither a checkout of udaciheadline nor a Python that has it" in done.stderr
