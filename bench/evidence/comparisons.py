@@ -6,6 +6,9 @@
 Every two sessions in the folder are compared as `udaciheadline compare` does it: the noise is this machine's, from
 session to session and process to process. A slow-down is planted in the later one's recorded times, in proportion.
 
+Sessions with `--against` the same code are compared with themselves, row by row: then each is a comparison in which
+nothing has changed, and a slow-down is planted in what the row gained over itself.
+
 With a second folder, of one session of two techniques (the second of them is the damaged one), losses of quality are
 planted too: a share of the articles, drawn anew each time, gets the score that the damaged technique had there.
 
@@ -23,6 +26,7 @@ from pathlib import Path
 import numpy
 
 from udaciheadline.evidence.compare import IMPROVEMENT, REGRESSION, Comparison, compare
+from udaciheadline.evidence.compare import in_turn as beside
 from udaciheadline.evidence.statistics import blocks, launch_mean, mean
 from udaciheadline.records import PerArticle, Record
 from udaciheadline.session.runs import latest, load
@@ -62,6 +66,25 @@ def speed(sessions: Sequence[Record]) -> None:
             f"  {share:4.0%} slower: {numpy.mean([says(c, *verdicts) for c in found]):6.1%} say so, of neighbours "
             f"{numpy.mean([says(c, *verdicts) for c in near]):6.1%}; stated as found by 80 %: {stated:.1%}"
         )
+
+
+def in_turn(sessions: Sequence[Sequence[Record]]) -> None:
+    rows = [row for session in sessions for row in session if row.earlier]
+    print(f"{len(rows)} rows beside themselves, in {len(sessions)} sessions")
+    for share in SLOWER:
+        found = [beside([_slower_than_itself(row, share)]) for row in rows]
+        shown = [next(c for c in comparison.changes if c.metric == "speed") for comparison in found]
+        verdicts = (REGRESSION,) if share else (REGRESSION, IMPROVEMENT)
+        print(
+            f"  {share:4.0%} slower: {numpy.mean([says(c, *verdicts) for c in found]):6.1%} say so; stated as found by "
+            f"80 %: {float(numpy.median([change.detectable for change in shown])):.1%}"
+        )
+
+
+def _slower_than_itself(row: Record, share: float) -> Record:
+    assert row.earlier is not None
+    ratios = tuple(ratio - float(numpy.log1p(share)) for ratio in row.earlier.log_ratios)
+    return replace(row, earlier=replace(row.earlier, log_ratios=ratios))
 
 
 def quality(rows: Sequence[Record]) -> None:
@@ -134,7 +157,11 @@ def _session(
 
 def main(folder: str, damaged: str = "") -> None:
     names = [json.loads(line)["run"] for line in (Path(folder) / SESSIONS).read_text("utf-8").splitlines()]
-    sessions = [load(name, Path(folder))[0] for name in names]
+    all_rows = [load(name, Path(folder)) for name in names]
+    if all_rows[0][0].settings.get("against"):
+        in_turn(all_rows)
+        return
+    sessions = [rows[0] for rows in all_rows]
     speed(sessions)
     coverage(sessions)
     if damaged:

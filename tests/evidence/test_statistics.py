@@ -1,4 +1,6 @@
+import itertools
 import math
+from collections import Counter
 
 import numpy
 import pytest
@@ -16,6 +18,7 @@ from udaciheadline.evidence.statistics import (
     mean,
     more_to_tell,
     p_worse,
+    turns,
     welch,
 )
 from udaciheadline.records import Estimate
@@ -184,8 +187,48 @@ def test_a_detectable_loss_is_found_with_the_power_asked_for(power: float) -> No
     assert stats.nct.sf(critical, count - 1, loss / error) == pytest.approx(power, abs=0.01)
 
 
+def test_a_loss_that_counts_beyond_a_margin_only_is_found_there_with_the_power_asked_for() -> None:
+    draws = numpy.random.default_rng(0).normal(0.0, 0.1, size=(2000, 20))
+    loss = numpy.mean([detectable(list(d), margin=0.1) for d in draws])
+    assert numpy.mean(draws.mean(axis=1) - loss < -0.1) == pytest.approx(0.8, abs=0.03)
+
+
+def test_a_margin_within_what_chance_hides_changes_nothing() -> None:
+    differences = [i / 10 for i in range(-25, 25)]
+    assert detectable(differences, margin=0.01) == detectable(differences)
+
+
 def test_one_difference_can_detect_nothing() -> None:
     assert math.isnan(detectable([0.1]))
+
+
+# -- taking turns ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", range(2, 7))
+def test_each_program_follows_each_other_one_equally_often(count: int) -> None:
+    orders = turns(count)
+    follows = Counter(pair for order in orders for pair in itertools.pairwise(order))
+    assert all(sorted(order) == list(range(count)) for order in orders)
+    assert set(follows.values()) == {len(orders) * (count - 1) // (count * (count - 1))}
+
+
+@pytest.mark.parametrize("count", range(3, 7))
+def test_of_more_than_two_programs_none_follows_itself(count: int) -> None:
+    orders = turns(count)
+    assert all(last[-1] != following[0] for last, following in itertools.pairwise([*orders, orders[0]]))
+
+
+def test_of_three_programs_each_follows_each_other_one_equally_often_from_round_to_round_too() -> None:
+    orders = turns(3)
+    between = [(last[-1], following[0]) for last, following in itertools.pairwise([*orders, orders[0]])]
+    assert sorted(between) == sorted(itertools.permutations(range(3), 2))
+
+
+@pytest.mark.parametrize("count", range(2, 7))
+def test_each_program_has_each_place_in_a_round_equally_often(count: int) -> None:
+    for place in zip(*turns(count), strict=True):
+        assert len(set(Counter(place).values())) == 1
 
 
 # -- two samples -----------------------------------------------------------------------------------------------------
@@ -213,6 +256,14 @@ def test_what_is_detectable_between_two_samples_is_found_that_often() -> None:
     loss = numpy.mean([welch(list(d[:5]), list(d[5:])).detectable for d in draws])
     found = numpy.mean([welch(list(d[:5] - loss), list(d[5:])).p_less < 0.05 for d in draws])
     assert found == pytest.approx(0.8, abs=0.05)
+
+
+def test_what_is_detectable_between_two_samples_is_beyond_the_margin() -> None:
+    draws = numpy.random.default_rng(0).normal(0.0, 0.1, size=(2000, 40))
+    halves = [(list(d[:20]), list(d[20:])) for d in draws]
+    loss = numpy.mean([welch(a, b, margin=0.1).detectable for a, b in halves])
+    found = numpy.mean([welch([x - loss for x in a], b).difference.value < -0.1 for a, b in halves])
+    assert found == pytest.approx(0.8, abs=0.03)
 
 
 # -- how many more would tell ----------------------------------------------------------------------------------------

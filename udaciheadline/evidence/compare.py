@@ -54,8 +54,8 @@ class Change:
 
     `change` is a share of what it was before, of ROUGE-1 and NLL a difference, with its 95 % interval; `worse` is how
     much of that is for the worse. `p` is Holm-adjusted, None where chance has no part or nothing is judged;
-    `detectable` is the loss that would be found with 80 % power, were there no other row. `verdict` is one of the
-    constants above.
+    `detectable` is the loss that would be found, beyond the margin, with 80 % power, were there no other row. `verdict`
+    is one of the constants above.
     """
 
     technique: str
@@ -191,7 +191,7 @@ def _speed(
     name: str, metric: str, before: Sequence[float], after: Sequence[float], margin: float, *, alone: bool
 ) -> Change:
     then, now = (math.fsum(logs) / len(logs) for logs in (before, after))
-    test = welch(after, before)
+    test = welch(after, before, -math.log1p(-margin))
     change = Estimate(
         *(_exp(value) - 1 for value in (test.difference.value, test.difference.low, test.difference.high))
     )
@@ -220,8 +220,9 @@ def _gain(name: str, metric: str, logs: Sequence[float], gains: Sequence[float],
     found = Change(name, metric, _exp(now - gain.value), _exp(now), change, -change.value, margin)
     if len(gains) == 1:
         return replace(found, verdict=NOT_JUDGED, reason=ONE_PROCESS)
-    least, better = 1 - _exp(-detectable(gains)), p_worse([-gain for gain in gains])
-    return replace(found, p=p_worse(gains), p_better=better, detectable=least)
+    least = detectable(gains, margin=-math.log1p(-margin))
+    better = p_worse([-gain for gain in gains])
+    return replace(found, p=p_worse(gains), p_better=better, detectable=1 - _exp(-least))
 
 
 def _quality(
@@ -240,7 +241,7 @@ def _quality(
     if not any(gains):  # NaN counts as a change
         return found
     losses = [-gain for gain in gains]
-    return replace(found, p=p_worse(gains), p_better=p_worse(losses), detectable=detectable(gains))
+    return replace(found, p=p_worse(gains), p_better=p_worse(losses), detectable=detectable(gains, margin=margin))
 
 
 def _size(name: str, metric: str, before: int, after: int, margin: float) -> Change:

@@ -39,6 +39,17 @@ def blocks(count: int, launches: int) -> list[range]:
     return [range(*ends) for ends in pairwise(ends)]
 
 
+def turns(count: int) -> list[list[int]]:
+    """Orders in which so many programs may take turns, one round after the other, and again from the first: within
+    rounds each follows each other one equally often, so that what one leaves behind is in the times of all others alike
+    (Williams 1949, https://doi.org/10.1071/CH9490149). None of more than two is last in one round and first in the
+    next, where it would find its own caches warm."""
+    zigzag = [i // 2 if i % 2 == 0 else count - 1 - i // 2 for i in range(count)]
+    shifted = [[(i + shift) % count for i in zigzag] for shift in range(count)]
+    orders = [shifted[-shift] for shift in range(count)]
+    return orders + [shifted[shift - 1][::-1] for shift in range(count)] if count % 2 else orders
+
+
 def launch_means(values: Sequence[float], launches: int) -> list[float]:
     """The mean of each launch's values, which are in `blocks`."""
     return [math.fsum(values[i] for i in block) / len(block) for block in blocks(len(values), launches)]
@@ -87,15 +98,16 @@ def p_worse(differences: Sequence[float]) -> float:
 @dataclass(frozen=True)
 class Welch:
     """Two samples compared: the `difference` of their means with its 95 % interval, the probability `p_less` of one so
-    far below 0 or further if the true one were 0, and the loss `detectable` with 80 % power at 5 %."""
+    far below 0 or further if the true one were 0, and the loss `detectable` with 80 % power at 5 %, as below."""
 
     difference: Estimate
     p_less: float
     detectable: float
 
 
-def welch(values: Sequence[float], others: Sequence[float]) -> Welch:
-    """The mean of `values` minus that of `others`, by Welch's t test; a single value on either side proves nothing.
+def welch(values: Sequence[float], others: Sequence[float], margin: float = 0.0) -> Welch:
+    """The mean of `values` minus that of `others`, by Welch's t test; a single value on either side proves nothing. A
+    loss that is to be detected is beyond the `margin`, too.
 
     Samples without spread decide by the sign of their difference, as in `p_worse`.
     """
@@ -107,13 +119,13 @@ def welch(values: Sequence[float], others: Sequence[float]) -> Welch:
         return Welch(Estimate(centre, math.nan, math.nan), 1.0, math.nan)
     squares = [_standard_error(sample, m) ** 2 for sample, m in zip((values, others), means, strict=True)]
     if not (variance := sum(squares)):
-        return Welch(Estimate(centre, centre, centre), 0.0 if centre < 0 else 1.0, 0.0)
+        return Welch(Estimate(centre, centre, centre), 0.0 if centre < 0 else 1.0, margin)
     # Shares first: the squares of squares of small errors would be 0.
     terms = ((square / variance) ** 2 / (len(s) - 1) for square, s in zip(squares, (values, others), strict=True))
     degrees, error = 1 / sum(terms), math.sqrt(variance)
     half = float(stdtrit(degrees, 0.975)) * error
-    power = float(stdtrit(degrees, 0.95) + stdtrit(degrees, 0.8)) * error
-    return Welch(Estimate(centre, centre - half, centre + half), float(stdtr(degrees, centre / error)), power)
+    least = max(float(stdtrit(degrees, 0.95)) * error, margin) + float(stdtrit(degrees, 0.8)) * error
+    return Welch(Estimate(centre, centre - half, centre + half), float(stdtr(degrees, centre / error)), least)
 
 
 def p_at_least(count: int, of: int, share: float) -> float:
@@ -134,15 +146,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def detectable(differences: Sequence[float], power: float = 0.8, level: float = 0.05) -> float:
-    """The smallest mean loss that a one-sided paired t test on as many such articles finds with `power`."""
+def detectable(differences: Sequence[float], power: float = 0.8, level: float = 0.05, margin: float = 0.0) -> float:
+    """The smallest mean loss that a one-sided paired t test on as many such articles finds with `power`, beyond a
+    `margin` within which no loss counts."""
     from scipy.special import stdtrit
 
     if len(differences) < 2:
         return math.nan
     degrees = len(differences) - 1
     error = _standard_error(differences, math.fsum(differences) / len(differences))
-    return float(stdtrit(degrees, 1 - level) + stdtrit(degrees, power)) * error
+    return max(float(stdtrit(degrees, 1 - level)) * error, margin) + float(stdtrit(degrees, power)) * error
 
 
 def more_to_tell(effect: float, halves: Sequence[float], count: int, power: float = 0.8) -> int | None:
