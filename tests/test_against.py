@@ -34,13 +34,13 @@ def test_what_got_larger_than_in_the_other_checkout_fails_the_session(session: S
     results, done = session
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 regressions: kv-cache LARGER." in done.stdout
-    assert records(results)["kv-cache"]["earlier"]["weights_bytes"] == 1000
+    assert records(results)["kv-cache"]["other_code"]["weights_bytes"] == 1000
 
 
 def test_the_same_headlines_are_the_same_in_the_other_checkout(session: Session) -> None:
-    earlier = records(session[0])["kv-cache"]["earlier"]
-    assert len(earlier["log_ratios"]) == 2
-    assert earlier["rouge1"] == earlier["rouge1_now"]
+    found = records(session[0])["kv-cache"]["other_code"]
+    assert len(found["log_ratios"]) == 2
+    assert found["rouge1"] == found["rouge1_now"]
 
 
 def test_what_was_measured_beside_other_code_is_compared_again_afterwards(session: Session) -> None:

@@ -244,8 +244,8 @@ class PerArticle:
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """The same row of the code that `--against` names, which answered in turn with it, article by article.
+class OtherCode:
+    """What a row's own engine in the code that `--against` names did, in turn with it, article by article.
 
     `log_ratios` are those of its seconds over the row's, in the blocks of fresh processes that `PerArticle` has, and
     `job_log_ratios` those of jobs (of a row that has nothing else). `rouge1` is of what it wrote, beside `rouge1_now`
@@ -254,10 +254,10 @@ class Earlier:
 
     log_ratios: tuple[float, ...]
     job_log_ratios: tuple[float, ...]
+    rouge1: tuple[float, ...]
+    rouge1_now: tuple[float, ...]
     nll: tuple[float, ...]
     weights_bytes: int
-    rouge1: tuple[float, ...] = ()
-    rouge1_now: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -369,7 +369,7 @@ class Record:
     scores: Scores | None = None
     job_scores: Scores | None = None
     per_article: PerArticle | None = None
-    earlier: Earlier | None = None
+    other_code: OtherCode | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     disturbances: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict)

@@ -69,7 +69,7 @@ def speed(sessions: Sequence[Record]) -> None:
 
 
 def in_turn(sessions: Sequence[Sequence[Record]]) -> None:
-    rows = [row for session in sessions for row in session if row.earlier]
+    rows = [row for session in sessions for row in session if row.other_code]
     print(f"{len(rows)} rows beside themselves, in {len(sessions)} sessions")
     for share in SLOWER:
         found = [beside([_slower_than_itself(row, share)]) for row in rows]
@@ -82,9 +82,9 @@ def in_turn(sessions: Sequence[Sequence[Record]]) -> None:
 
 
 def _slower_than_itself(row: Record, share: float) -> Record:
-    assert row.earlier is not None
-    ratios = tuple(ratio - float(numpy.log1p(share)) for ratio in row.earlier.log_ratios)
-    return replace(row, earlier=replace(row.earlier, log_ratios=ratios))
+    assert row.other_code is not None
+    ratios = tuple(ratio - float(numpy.log1p(share)) for ratio in row.other_code.log_ratios)
+    return replace(row, other_code=replace(row.other_code, log_ratios=ratios))
 
 
 def quality(rows: Sequence[Record]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rows import PER_ARTICLE, RECORD, broken
 
 from udaciheadline.evidence.compare import ONE_PROCESS, Change, Comparison, compare, in_turn, require_fit
-from udaciheadline.records import BuildInfo, Earlier, Memory, Record, UsageError
+from udaciheadline.records import BuildInfo, Memory, OtherCode, Record, UsageError
 
 
 def row(record: Record = RECORD, **per_article: Any) -> Record:
@@ -220,9 +220,9 @@ def test_a_rate_of_other_launches_is_not_judged() -> None:
 def beside(*gains: float, launches: int = 4, **changes: Any) -> Record:
     """The row of a session whose other code it is so much faster than, each in the logarithm of one article."""
     values: dict[str, Any] = {"nll": PER_ARTICLE.nll, "rouge1": (0.5,) * 8, "rouge1_now": (0.5,) * 8}
-    earlier = Earlier(gains, (), weights_bytes=3 * 2**20, **(values | changes))
+    found = OtherCode(gains, (), weights_bytes=3 * 2**20, **(values | changes))
     settings = {**RECORD.settings, "against": "../main"}
-    return replace(row(launches=launches), earlier=earlier, settings=settings)
+    return replace(row(launches=launches), other_code=found, settings=settings)
 
 
 SLOWER_BY_A_TENTH = (-0.1, -0.11, -0.09, -0.1, -0.1, -0.12, -0.08, -0.1)
@@ -260,8 +260,8 @@ def test_headlines_that_got_worse_than_those_of_other_code_are_a_regression() ->
 
 
 def test_jobs_are_compared_with_those_of_other_code() -> None:
-    jobs = Earlier((), (-0.2, -0.21, -0.19), PER_ARTICLE.nll, 3 * 2**20, (0.5,) * 8, (0.5,) * 8)
-    now = replace(row(log_ratios=(), job_log_ratios=(0.5, 0.5, 0.5)), earlier=jobs, settings={"against": "../main"})
+    jobs = OtherCode((), (-0.2, -0.21, -0.19), (0.5,) * 8, (0.5,) * 8, PER_ARTICLE.nll, 3 * 2**20)
+    now = replace(row(log_ratios=(), job_log_ratios=(0.5, 0.5, 0.5)), other_code=jobs, settings={"against": "../main"})
     change = the(in_turn([now]), "job speed")
     assert (change.verdict, change.before) == ("regression", pytest.approx(math.exp(0.7)))
 

@@ -42,10 +42,10 @@ def test_each_launch_has_a_process_of_the_other_code_which_answers_its_articles(
 def test_what_both_took_and_wrote_is_in_the_record(worker: type[FakeWorker]) -> None:
     row = beside()
     row.finish_rounds()
-    earlier = row.record().earlier
-    assert earlier is not None
-    assert (earlier.log_ratios, earlier.job_log_ratios, earlier.weights_bytes) == ((0.0,) * 4, (), 120)
-    assert len(earlier.rouge1) == len(earlier.rouge1_now) == len(earlier.nll) == 4
+    found = row.record().other_code
+    assert found is not None
+    assert (found.log_ratios, found.job_log_ratios, found.weights_bytes) == ((0.0,) * 4, (), 120)
+    assert len(found.rouge1) == len(found.rouge1_now) == len(found.nll) == 4
 
 
 def test_a_row_beside_itself_is_in_no_other_figure(worker: type[FakeWorker]) -> None:
@@ -68,7 +68,7 @@ def test_other_code_that_fails_loses_the_comparison_and_not_the_row(
     row = beside()
     row.finish_rounds()
     record = row.record()
-    assert (record.status, record.earlier) == ("ok", None)
+    assert (record.status, record.other_code) == ("ok", None)
     assert record.not_compared == {"online (--against)": "crash: it is another version"}
 
 
@@ -84,7 +84,7 @@ def test_other_code_that_knows_no_likelihood_loses_the_comparison_and_not_the_ro
     row = beside()
     row.finish_rounds()
     record = row.record()
-    assert (record.status, record.earlier) == ("ok", None)
+    assert (record.status, record.other_code) == ("ok", None)
     assert record.not_compared == {"online (--against)": "crash: AttributeError: likelihood"}
 
 
@@ -94,14 +94,14 @@ def test_jobs_of_an_offline_row_are_written_by_both_in_each_launch(worker: type[
     for _ in range(row.job_launches):
         row.next_job()
         row.play_job(row.batch_size)
-    earlier = row.record().earlier
-    assert earlier is not None
-    assert (earlier.log_ratios, earlier.job_log_ratios) == ((), (0.0, 0.0))
+    found = row.record().other_code
+    assert found is not None
+    assert (found.log_ratios, found.job_log_ratios) == ((), (0.0, 0.0))
     assert [fake.name for fake in engines(worker)] == ["offline", "offline"]
 
 
 def test_without_other_code_there_is_nothing_beside_a_row(worker: type[FakeWorker]) -> None:
     row = row_of(ONLINE)
     row.finish_rounds()
-    assert row.record().earlier is None
+    assert row.record().other_code is None
     assert not engines(worker)

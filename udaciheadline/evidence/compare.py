@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from udaciheadline.evidence.statistics import detectable, holm, launch_means, mean, p_worse, welch
-from udaciheadline.records import Earlier, Estimate, PerArticle, Record, UsageError
+from udaciheadline.records import Estimate, OtherCode, PerArticle, Record, UsageError
 
 LEVEL, LEVEL_BETTER = 0.05, 0.01  # what is better fails nothing, and need not be found soon
 SETTINGS = (
@@ -124,8 +124,8 @@ def in_turn(records: Sequence[Record], margins: Margins = Margins()) -> Comparis
         )
     changes, notes = [], []
     for record in records:
-        if record.earlier and record.per_article:
-            changes += _beside(record, record.earlier, record.per_article, margins)
+        if record.other_code and record.per_article:
+            changes += _beside(record, record.other_code, record.per_article, margins)
         elif record.status == "ok":
             notes += [
                 f"{record.technique}: not compared with {name}: {why}." for name, why in record.not_compared.items()
@@ -133,7 +133,7 @@ def in_turn(records: Sequence[Record], margins: Margins = Margins()) -> Comparis
     return Comparison(str(code), records[0].run, _judged(changes), notes)
 
 
-def _beside(record: Record, then: Earlier, now: PerArticle, margins: Margins) -> list[Change]:
+def _beside(record: Record, then: OtherCode, now: PerArticle, margins: Margins) -> list[Change]:
     name, weights = record.technique, _weights(record)
     changes = [
         _gain(name, metric, launch_means(own, launches), launch_means(ratios, launches), margins.speed)

@@ -9,7 +9,7 @@ from udaciheadline.evidence.statistics import geometric_mean
 from udaciheadline.records import BuildInfo, Estimate, Generation, Limits, Throughput
 from udaciheadline.session.engine import RowEngine
 from udaciheadline.session.rounds import FEWEST_LAUNCHES
-from udaciheadline.session.run import EARLIER, Run
+from udaciheadline.session.run import OTHER_CODE, Run
 from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers.worker import WorkerError
 
@@ -28,11 +28,11 @@ class Jobs:
         self._run, self._technique, self._engine, self._prompts = run, technique, engine, prompts
         self.last: list[Generation] = []
         self.log_ratios: list[float] = []  # of the reference's seconds over these, where jobs are paired
-        self.earlier_log_ratios: list[float] = []  # and of the same row's in other code (`Run.against`),
-        self.earlier: list[Generation] = []  # with what that wrote in its last job
+        self.other_code_log_ratios: list[float] = []  # and of the same row's in other code (`Run.against`),
+        self.by_other_code: list[Generation] = []  # with what that wrote in its last job
         self.launches = (run.launches or FEWEST_LAUNCHES) if technique.offline else 1
         self._seconds: dict[str, float] = {}  # of the last jobs of others, by name, where jobs are paired
-        self._earlier = technique.name + EARLIER if run.against and technique.offline else None
+        self._other_code = technique.name + OTHER_CODE if run.against and technique.offline else None
         self.not_compared: dict[str, str] = {}
         self._size = run.batch_size
         self._refused: int | None = None  # a size that did not fit in memory
@@ -72,12 +72,12 @@ class Jobs:
             self.play(self.size)
         self._run.begin_launch(len(self.log_ratios))
         self._hear(REFERENCE, self._run.job_sizes.get(REFERENCE, self.size))
-        if self._earlier:
+        if self._other_code:
             try:
-                self.earlier = self._hear(self._earlier, self.size)
+                self.by_other_code = self._hear(self._other_code, self.size)
             except WorkerError as error:
-                self.not_compared = {self._earlier: f"{error.status}: {error.reason}"}
-                self._earlier = None
+                self.not_compared = {self._other_code: f"{error.status}: {error.reason}"}
+                self._other_code = None
 
     def _hear(self, name: str, size: int) -> list[Generation]:
         """Has another engine write the job."""
@@ -92,8 +92,8 @@ class Jobs:
         seconds = self.play(size)
         if self._seconds:
             self.log_ratios.append(math.log(self._seconds[REFERENCE] / seconds))
-        if self._earlier in self._seconds:
-            self.earlier_log_ratios.append(math.log(self._seconds[self._earlier] / seconds))
+        if self._other_code in self._seconds:
+            self.other_code_log_ratios.append(math.log(self._seconds[self._other_code] / seconds))
         return seconds
 
     def speed_ups(self) -> dict[str, Estimate]:

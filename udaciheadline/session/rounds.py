@@ -14,7 +14,7 @@ from udaciheadline.evidence import measure
 from udaciheadline.evidence.statistics import blocks, geometric_mean, turns
 from udaciheadline.records import Estimate, Generation
 from udaciheadline.session.engine import RowEngine
-from udaciheadline.session.run import EARLIER, Run
+from udaciheadline.session.run import OTHER_CODE, Run
 from udaciheadline.techniques import REFERENCE, Technique, plain, techniques
 from udaciheadline.workers.worker import WorkerError
 
@@ -60,9 +60,9 @@ class Rounds:
                 self.not_compared[name] = reason
             else:
                 self.others[name] = []
-        self._earlier = technique.name + EARLIER
+        self._other_code = technique.name + OTHER_CODE
         if run.against and not technique.offline:
-            self.others[self._earlier] = []  # last: next to the technique
+            self.others[self._other_code] = []  # last: next to the technique
         self._number = 0
         self._owed: tuple[int, list[str]] = 0, []  # a round, and who answers it after the technique
         self._last: str | None = None  # who answered last; None is the technique
@@ -120,12 +120,12 @@ class Rounds:
     @property
     def in_turn(self) -> tuple[str, ...]:
         """The rows, beside the reference, that answered in turn with this one."""
-        return tuple(name for name in self.others if name not in (REFERENCE, self._earlier))
+        return tuple(name for name in self.others if name not in (REFERENCE, self._other_code))
 
     @property
-    def earlier(self) -> list[Generation]:
+    def by_other_code(self) -> list[Generation]:
         """What the same row of other code answered in turn with this one (`Run.against`)."""
-        return self.others.get(self._earlier, [])
+        return self.others.get(self._other_code, [])
 
     def speed_ups(self) -> dict[str, Estimate]:
         """Paired speed-ups: over the engines that answered in turn with this one, and over the plain ones of earlier

@@ -23,9 +23,10 @@ from udaciheadline.records import (
 )
 from udaciheadline.session.engine import RowEngine
 from udaciheadline.session.jobs import Jobs
+from udaciheadline.session.other_code import BesideOtherCode
 from udaciheadline.session.passes import FEW_ARTICLES, Passes
 from udaciheadline.session.rounds import Rounds
-from udaciheadline.session.run import EARLIER, Answered, Run
+from udaciheadline.session.run import Answered, Run
 from udaciheadline.session.scoring import Scoring
 from udaciheadline.session.wide import Wide
 from udaciheadline.techniques import REFERENCE, Technique
@@ -63,6 +64,7 @@ class Row:
         self._throughput: Throughput | None = None
         self._passes = Passes(run, technique, self._jobs, lambda: self.prompts, self._engine)
         self._scoring = Scoring(run, technique, self._engine.ask_all)
+        self._beside_other_code = BesideOtherCode(run, technique, self._rounds, self._jobs)
         self._wide = Wide(run, technique, self._jobs, self._engine.ask_all)
         self._verdicts: list[Verdict] | None = None
         self.extra_info: dict[str, object] = {}  # of the latency benchmark; receives the whole row when it ends
@@ -139,18 +141,9 @@ class Row:
                 self.run.hear(self.reference_generations)
             if self.technique.exact_to not in self._rounds.not_compared:
                 self._scoring.ask_near_ties(self.generations, self.reference_generations)
-            self._ask_earlier()
+            self._beside_other_code.ask()
+            self._beside_other_code.score(self.generations)
         self.run.dismiss_companions()
-
-    def _ask_earlier(self) -> None:
-        """Asks the row in other code (`Run.against`) what is left, where it has answered in turn with this one."""
-        of_rounds, of_jobs = self._rounds.earlier, self._jobs.earlier
-        if self._scoring.earlier is None and (of_rounds or of_jobs):
-            ratios = measure.log_ratios(of_rounds, self.generations) if of_rounds else []
-            try:
-                self._scoring.ask_earlier(of_rounds or of_jobs, ratios, self._jobs.earlier_log_ratios)
-            except WorkerError as error:
-                self._rounds.not_compared[self.technique.name + EARLIER] = f"{error.status}: {error.reason}"
 
     # -- what else is measured ---------------------------------------------------------------------------------------
 
@@ -319,7 +312,7 @@ class Row:
             measurement=measurement,
             speed_up_over=over,
             in_turn=self._rounds.in_turn if measurement else (),
-            not_compared=self._jobs.not_compared | (self._rounds.not_compared if measurement else {}),
+            not_compared=self._not_compared(measurement is not None),
             throughput=self._throughput,
             batch_curve=self._passes.curve,
             memory=self._passes.peaks,
@@ -328,12 +321,16 @@ class Row:
             scores=scores[0],
             job_scores=scores[1],
             per_article=per_article,
-            earlier=self._scoring.earlier,
+            other_code=self._beside_other_code.found,
             verdicts=verdicts,
             disturbances=self._watch.said() if self._watch else (),
             settings=self.run.all_settings,
             environment=self.run.environment,
         )
+
+    def _not_compared(self, has_rounds: bool) -> dict[str, str]:
+        found = self._jobs.not_compared | self._beside_other_code.not_compared
+        return found | self._rounds.not_compared if has_rounds else found
 
     def close(self) -> None:
         """Ends the worker, and with it frees all of its memory."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from udaciheadline.workers.installation import Installation
     from udaciheadline.workers.processes import Here
 
-EARLIER = " (--against)"  # behind a row's name: the engine of that code
+OTHER_CODE = " (--against)"  # behind a row's name: the engine of that code
 MOST_RESTING = 4  # processes of the reference, beside the one that answers
 FURTHER_BATCH = 16  # articles at a time of the reference, where its fastest is not known
 ROUNDING_ARTICLES = 24  # some hundred tokens: enough to see the largest effect that rounding has
@@ -192,8 +192,8 @@ class Run:
             self._companions.pop(name).close()
 
     def _start_companion(self, name: str) -> Worker:
-        if self.against and name.endswith(EARLIER):
-            return self.start_worker(techniques()[name.removesuffix(EARLIER)], hosts=(self.against.host,))
+        if self.against and name.endswith(OTHER_CODE):
+            return self.start_worker(techniques()[name.removesuffix(OTHER_CODE)], hosts=(self.against.host,))
         return self.start_worker(techniques()[name])
 
     def start_worker(

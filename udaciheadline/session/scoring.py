@@ -7,8 +7,8 @@ from typing import Any
 
 from udaciheadline.evidence import gates, quality
 from udaciheadline.evidence.quality import Answers
-from udaciheadline.records import Earlier, Estimate, Generation, Scores
-from udaciheadline.session.run import EARLIER, Answered, Run
+from udaciheadline.records import Estimate, Generation, Scores
+from udaciheadline.session.run import Answered, Run
 from udaciheadline.session.wide import Wide
 from udaciheadline.techniques import REFERENCE, Technique
 
@@ -26,8 +26,6 @@ class Scoring:
         self.answers: tuple[Answers, Answers] | None = None
         self.wide: tuple[Answers, Answers] | None = None
         self.job: Answers | None = None
-        self.earlier: Earlier | None = None  # what the same row in other code did
-        self._earlier: Sequence[Generation] = ()
         self.seconds = 0.0
         self._preferences: dict[int, float] = {}  # see quality.Parity
         self._rounding = 0.0
@@ -51,10 +49,6 @@ class Scoring:
         nll = self._ask_all("likelihood", self._run.prompts[:count], self._run.completions[:count])[0]
         self.seconds = time.monotonic() - start
         self.answers = self._scored(own, nll), self._scored(reference, self._run.reference_nll(count))
-        if self.earlier is not None:
-            both = self._scored(self._earlier, list(self.earlier.nll)), self.answers[0]
-            then, now = (tuple(answers.rouge["rouge1"]) for answers in both)
-            self.earlier = replace(self.earlier, rouge1=then, rouge1_now=now)
         return self.answers
 
     def score_wide(self, wide: Wide) -> None:
@@ -70,15 +64,6 @@ class Scoring:
                 self._scored([*first, *wide.further], own.nll + wide.nll),
                 self._scored([*reference.generations, *theirs], reference.nll + nll),
             )
-
-    def ask_earlier(self, made: Sequence[Generation], ratios: Sequence[float], jobs: Sequence[float]) -> None:
-        """Keeps what the row in other code (`Run.against`) wrote in turn with this one, with the log ratios of its
-        seconds over the row's, and of its jobs, and asks it for likelihoods while it is alive."""
-        name, count = self._technique.name + EARLIER, len(made)
-        nll = self._run.ask(name, "likelihood", self._run.prompts[:count], self._run.completions[:count])
-        weights = self._run.ask(name, "info").weights_bytes
-        self._earlier = made
-        self.earlier = Earlier(tuple(ratios), tuple(jobs), tuple(nll), weights)
 
     def scores(self) -> tuple[Scores, Scores | None]:
         """Those of the timed answers, and of more."""

@@ -2,8 +2,8 @@
 
 Others use `worker` (one engine, seen from the session), `processes` (what it is made of on this host; ends and deaths
 are seen there), `machine` (what figures depend on there), `power` (what headlines take from the wall), `nvml` (what
-disturbs a row on its GPUs), and `hosts`, `agent` and `torchrun`, for several machines. `serving` is what runs inside,
-`preload` what is imported before.
+disturbs a row on its GPUs), `installation` (processes with other code), and `hosts`, `agent` and `torchrun`, for
+several machines. `serving` is what runs inside, `preload` what is imported before.
 """
 
-__all__ = ["agent", "hosts", "machine", "nvml", "power", "processes", "torchrun", "worker"]
+__all__ = ["agent", "hosts", "installation", "machine", "nvml", "power", "processes", "torchrun", "worker"]

@@ -41,14 +41,15 @@ class Installation:
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
         self._said = tempfile.TemporaryFile()  # noqa: SIM115, see close
         arrivals = Arrivals(LOOPBACK)
-        # -P: what is in the present folder is not that code. Ctrl-C is the session's: it ends this one.
+        # -P: what is in the present folder is not that code. A group of its own: Ctrl-C is for the session, which ends
+        # this one. No session of its own: Linux schedules those apart (autogroup), and they were 3 % faster.
         self._agent = subprocess.Popen(
             [sys.executable if folder else str(path), "-P", "-m", "udaciheadline.workers.agent"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._said,
             env=environment,
-            start_new_session=True,
+            process_group=0,
         )
         assert self._agent.stdin is not None
         with contextlib.suppress(OSError), self._agent.stdin as told:
