@@ -10,8 +10,9 @@ What it costs, in nats a token of true headlines (SmolLM2 on real articles; `doc
 too much to deploy; so both are chosen by GPTQ on articles that are not measured (`engines/compiled/calibration.py`),
 and the head is int8: then fp8 costs .01, and 4 bits cost .13 to .14, a third of bitsandbytes' nf4 (.4), but more than
 the .1 of its gate. Where a GPU multiplies fp8 as it is (16 rows and more: prompts and jobs) x is fp8, too, which
-nothing makes up for: .03 to .05 in a job, and .01 for one headline at a time, which meets it in its prompt only and is
-judged so. The embedded models lose .01 and less. The first process that starts calibrates, for all (`kept.py`).
+nothing makes up for: .03 to .05 in a job, and for one headline at a time, which meets it in its prompt only and is
+judged so, .01 (computed on a CPU) to .02 ±.01 (a session on an H200). The embedded models lose .01 and less. The first
+process that starts calibrates, for all (`kept.py`).
 
 **On a GPU** (`engines/compiled/words.py`, `mixed.py`) a step of the shape of Llama-3.1-8B on an H100 is 1.59 (int8),
 1.61 (fp8) and 2.46 (int4) times as fast as in bfloat16, of Llama-3.2-1B 1.49, 1.48 and 1.97: what does not shrink is
