@@ -6,8 +6,8 @@
 Every two sessions in the folder are compared as `udaciheadline compare` does it: the noise is this machine's, from
 session to session and process to process. A slow-down is planted in the later one's recorded times, in proportion.
 
-Sessions with `--against` the same code are compared with themselves, row by row: then each is a comparison in which
-nothing has changed, and a slow-down is planted in what the row gained over itself.
+Sessions with `--against` the same code are compared with themselves, row by row, in which nothing has changed, and so
+are any consecutive launches of them; a slow-down is planted in what the row gained over itself.
 
 With a second folder, of one session of two techniques (the second of them is the damaged one), losses of quality are
 planted too: a share of the articles, drawn anew each time, gets the score that the damaged technique had there.
@@ -69,22 +69,48 @@ def speed(sessions: Sequence[Record]) -> None:
 
 
 def in_turn(sessions: Sequence[Sequence[Record]]) -> None:
-    rows = [row for session in sessions for row in session if row.other_code]
-    print(f"{len(rows)} rows beside themselves, in {len(sessions)} sessions")
-    for share in SLOWER:
-        found = [beside([_slower_than_itself(row, share)]) for row in rows]
-        shown = [next(c for c in comparison.changes if c.metric == "speed") for comparison in found]
-        verdicts = (REGRESSION,) if share else (REGRESSION, IMPROVEMENT)
+    for technique in (row.technique for row in sessions[0] if row.other_code):
+        rows = [row for session in sessions for row in session if row.technique == technique and row.other_code]
+        windows = consecutive(rows)
         print(
-            f"  {share:4.0%} slower: {numpy.mean([says(c, *verdicts) for c in found]):6.1%} say so; stated as found by "
-            f"80 %: {float(numpy.median([change.detectable for change in shown])):.1%}"
+            f"{technique}: {len(rows)} sessions, {len(windows)} comparisons of as many consecutive launches as one has"
         )
+        for share in SLOWER:
+            verdicts = (REGRESSION,) if share else (REGRESSION, IMPROVEMENT)
+            found, near = ([beside([_slower_than_itself(row, share)]) for row in some] for some in (windows, rows))
+            shown = [next(c for c in comparison.changes if c.metric == "speed") for comparison in found]
+            print(
+                f"  {share:4.0%} slower: {numpy.mean([says(c, *verdicts) for c in found]):6.1%} say so, of sessions "
+                f"{numpy.mean([says(c, *verdicts) for c in near]):6.1%}; stated as found by 80 %: "
+                f"{float(numpy.median([change.detectable for change in shown])):.1%}"
+            )
+
+
+def consecutive(rows: Sequence[Record]) -> list[Record]:
+    """Rows as they are, but for their speed: that of as many launches as a session has, from each of them on, whichever
+    sessions they belong to."""
+    launches, size = per_article(rows[0]).launches, len(per_article(rows[0]).log_ratios)
+    both: tuple[list[float], list[float]] = [], []
+    for row in rows:
+        assert row.other_code is not None
+        both[0].extend(per_article(row).log_ratios)
+        both[1].extend(row.other_code.log_ratios)
+    return [
+        _with_speed(rows[0], *(tuple(values[start : start + size]) for values in both))
+        for start in range(0, len(both[0]) - size + 1, size // launches)
+    ]
+
+
+def _with_speed(row: Record, over_reference: tuple[float, ...], over_itself: tuple[float, ...]) -> Record:
+    assert row.other_code is not None
+    measured = replace(per_article(row), log_ratios=over_reference)
+    return replace(row, per_article=measured, other_code=replace(row.other_code, log_ratios=over_itself))
 
 
 def _slower_than_itself(row: Record, share: float) -> Record:
     assert row.other_code is not None
     ratios = tuple(ratio - float(numpy.log1p(share)) for ratio in row.other_code.log_ratios)
-    return replace(row, other_code=replace(row.other_code, log_ratios=ratios))
+    return _with_speed(row, per_article(row).log_ratios, ratios)
 
 
 def quality(rows: Sequence[Record]) -> None:
