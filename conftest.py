@@ -31,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     if not hasattr(pluginmanager.hook, "pytest_benchmark_group_stats"):
         raise pytest.UsageError("pytest-benchmark is missing here: install it, and leave out -p no:benchmark")
     group = parser.getgroup("udaciheadline", "headline benchmark (pytest bench)")
+    if group.options:  # pytest has taken an option's value for tests, and found a conftest.py there
+        raise pytest.UsageError("a path into another checkout belongs to its option: write --against=CODE, with =")
     add = group.addoption
     add("--technique", default="all", metavar="NAME[,NAME]", help="techniques to measure (default: all)")
     add("--dataset", default=articles.EMBEDDED, help="embedded, a .jsonl/.json/.csv/.parquet file, or a hub id")
@@ -44,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     add("--results", type=Path, default=ROOT / "results", help="folder for what the run leaves (default: results)")
     baseline = "fail on what is worse than in that run: a file, a folder of baselines or of results, or a run's name"
     add("--baseline", metavar="RUN", help=baseline)
-    against = "fail on what is worse than other code, in turn with it: a checkout's folder, or a Python that has it"
+    against = "fail on what is worse than in other code, in turn with it: a checkout, or a Python that has it (with =)"
     add("--against", metavar="CODE", help=against)
     add("--goal", choices=GOALS, default=GOALS[0], help="what to prefer among rows that keep --budget (%(default)s)")
     limits = 'limits that what is deployed must keep, such as "p99<50ms, memory<4GiB, nll<+0.02": ' + ", ".join(METRICS)

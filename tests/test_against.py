@@ -24,9 +24,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     """The results of a session beside a checkout whose models have fewer bytes, and the session."""
     folder = tmp_path_factory.mktemp("against")
     shutil.copytree(ROOT / "udaciheadline", folder / "then" / "udaciheadline")
+    shutil.copy(ROOT / "conftest.py", folder / "then")
     with (folder / "then" / "udaciheadline" / "workers" / "serving.py").open("a", encoding="utf-8") as file:
         file.write(LIGHTER)
-    options = "--technique", "kv-cache", "--against", str(folder / "then")
+    options = "--technique", "kv-cache", f"--against={folder / 'then'}"
     return folder / "r", bench(folder / "r", *FEW, *options, cwd=folder)
 
 
@@ -50,7 +51,19 @@ def test_what_was_measured_beside_other_code_is_compared_again_afterwards(sessio
     assert done.stdout.startswith("## 1 regressions: kv-cache LARGER.")
 
 
-def test_other_code_that_there_is_none_of_ends_the_session_with_a_sentence(tmp_path: Path) -> None:
-    done = bench(tmp_path / "r", *FEW, "--technique", "kv-cache", "--against", "nowhere")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--against", "{checkout}"), "write --against=CODE, with ="),
+        (("--against=",), "--against=: it names nothing"),
+        (("--against", "nowhere"), "--against nowhere: it is neither a checkout of udaciheadline nor a Python that"),
+    ],
+    ids=["apart from its option", "nothing", "no other code"],
+)
+def test_other_code_that_cannot_be_used_ends_the_session_with_a_sentence(
+    session: Session, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    asked = [argument.format(checkout=session[0].parent / "then") for argument in arguments]
+    done = bench(tmp_path / "r", *FEW, "--technique", "kv-cache", *asked)
     assert done.returncode == 4
-    assert "--against nowhere: it is neither a checkout of udaciheadline nor a Python that has it" in done.stderr
+    assert said in done.stderr

@@ -3,6 +3,7 @@
 import io
 import json
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from rows import OFFLINE, RECORD
 
 from udaciheadline.cli import FORMATS, main
+from udaciheadline.records import OtherCode
 from udaciheadline.session.store import plain
 
-LINES = "\n".join(json.dumps(plain(record)) for record in (RECORD, OFFLINE)).encode()
+OTHER = OtherCode((0.1,) * 8, (), (0.5,) * 8, (0.5,) * 8, (1.75,) * 8, 3 * 2**20)
+BESIDE = replace(RECORD, other_code=OTHER, settings={**RECORD.settings, "against": "../main"})
+LINES = "\n".join(json.dumps(plain(record)) for record in (BESIDE, OFFLINE)).encode()
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -60,6 +64,24 @@ def test_any_two_files_are_compared_or_refused_in_one_sentence(
         code = main(["compare", *map(str, paths), "--format", form])
     out, error = (stream.detach().getvalue().decode() for stream in (printed, complained))
     event(f"exit status {code}")
+    check(code, out, error, form)
+
+
+@settings(max_examples=max(150, settings().max_examples))
+@given(mutated(), st.sampled_from(FORMATS))
+def test_any_file_of_a_run_beside_other_code_is_compared_or_refused_in_one_sentence(
+    tmp_path_factory: pytest.TempPathFactory, run: bytes, form: str
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "records.jsonl").write_bytes(run)
+    printed, complained = (io.TextIOWrapper(io.BytesIO(), "utf-8") for _ in range(2))
+    with redirect_stdout(printed), redirect_stderr(complained):
+        code = main(["compare", "--results", str(folder), "--format", form])
+    event(f"exit status {code}")
+    check(code, *(stream.detach().getvalue().decode() for stream in (printed, complained)), form)
+
+
+def check(code: int, out: str, error: str, form: str) -> None:
     if code == 4:
         assert (out, error.count("\n")) == ("", 1)
         assert error.startswith("udaciheadline: ")

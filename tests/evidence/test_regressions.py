@@ -271,6 +271,15 @@ def test_a_row_without_other_code_beside_it_is_named_with_the_reason() -> None:
     assert in_turn([alone]).notes == ["pruned: not compared with pruned (--against): crash: it died."]
 
 
+def test_a_row_that_does_not_run_any_more_beside_other_code_is_a_regression() -> None:
+    found = in_turn([beside(*(0.0,) * 8), broken("crash", "it died")])
+    assert [(change.technique, change.reason) for change in found.regressions] == [("speculative", "crash: it died")]
+
+
+def test_a_row_that_is_skipped_beside_other_code_is_none() -> None:
+    assert in_turn([beside(*(0.0,) * 8), broken("skipped", "it needs a target")]).regressions == []
+
+
 def test_a_run_without_other_code_is_refused() -> None:
     with pytest.raises(UsageError, match="has no other code beside it: name a baseline"):
         in_turn([RECORD])

@@ -44,6 +44,15 @@ def test_the_processes_of_the_reference_are_the_same_in_the_next_row(worker: typ
     assert [asked(fake)[-2:] for fake in references] == [row.run.prompts[i : i + 2] for i in (0, 2, 4)]
 
 
+def test_as_many_launches_as_are_ours_to_choose_find_the_same_processes_of_the_reference(
+    worker: type[FakeWorker],
+) -> None:
+    row = launched(MOST_RESTING + 1, articles=MOST_RESTING + 1)
+    row.finish_rounds()
+    Row(row.run, ONLINE).finish_rounds()
+    assert len([fake for fake in worker.started if fake.name == REFERENCE]) == MOST_RESTING + 1
+
+
 def test_a_reference_that_needs_the_memory_starts_anew_for_each_launch(
     worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
 ) -> None:

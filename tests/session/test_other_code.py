@@ -1,5 +1,6 @@
 """Rows beside themselves in other code (`--against`), in turn with which they are measured."""
 
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,17 @@ from udaciheadline.techniques import REFERENCE, Technique
 from udaciheadline.workers.worker import WorkerError
 
 OFFLINE = replace(ONLINE, name="offline", title="Offline", offline=True)
+
+
+@pytest.fixture(autouse=True)
+def slower_there(worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other code takes twice as long."""
+
+    def generate(self: FakeWorker, *job: Any) -> Any:
+        made = FakeWorker.generate(self, *job)
+        return [replace(one, seconds=2.0 if self.hosts == ("there",) else 1.0) for one in made]
+
+    monkeypatch.setattr(worker, "generate", generate)
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +56,7 @@ def test_what_both_took_and_wrote_is_in_the_record(worker: type[FakeWorker]) -> 
     row.finish_rounds()
     found = row.record().other_code
     assert found is not None
-    assert (found.log_ratios, found.job_log_ratios, found.weights_bytes) == ((0.0,) * 4, (), 120)
+    assert (found.log_ratios, found.job_log_ratios, found.weights_bytes) == ((math.log(2),) * 4, (), 120)
     assert len(found.rouge1) == len(found.rouge1_now) == len(found.nll) == 4
 
 
@@ -96,8 +108,39 @@ def test_jobs_of_an_offline_row_are_written_by_both_in_each_launch(worker: type[
         row.play_job(row.batch_size)
     found = row.record().other_code
     assert found is not None
-    assert (found.log_ratios, found.job_log_ratios) == ((), (0.0, 0.0))
+    assert (found.log_ratios, found.job_log_ratios) == ((), (math.log(2),) * 2)
     assert [fake.name for fake in engines(worker)] == ["offline", "offline"]
+
+
+def test_an_offline_row_with_one_launch_is_not_compared_and_says_why(worker: type[FakeWorker]) -> None:
+    row = beside(OFFLINE, launches=1)
+    row.play_job(row.batch_size)
+    row.next_job()
+    row.play_job(row.batch_size)
+    record = row.record()
+    assert record.other_code is None
+    assert "give more --launches" in record.not_compared["offline (--against)"]
+
+
+def test_an_offline_row_whose_other_code_fails_in_a_later_launch_is_not_compared_and_says_why(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = beside(OFFLINE)
+    row.play_job(row.batch_size)
+    row.next_job()
+    row.play_job(row.batch_size)
+
+    def ask(name: str, *job: Any) -> Any:
+        if name.endswith("(--against)"):
+            raise WorkerError("crash", "it is gone")
+        return asked_before(name, *job)
+
+    asked_before = row.run.ask
+    monkeypatch.setattr(row.run, "ask", ask)
+    row.next_job()
+    row.play_job(row.batch_size)
+    record = row.record()
+    assert (record.other_code, record.not_compared) == (None, {"offline (--against)": "crash: it is gone"})
 
 
 def test_without_other_code_there_is_nothing_beside_a_row(worker: type[FakeWorker]) -> None:

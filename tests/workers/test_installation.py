@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -37,6 +38,24 @@ def test_an_engine_of_other_code_answers_as_one_of_this(this_code: Installation)
     assert there.token_ids == here.token_ids
     for engine in engines:
         engine.close()
+
+
+def test_other_code_says_itself_what_its_techniques_are(this_code: Installation) -> None:
+    other = replace(techniques()["kv-cache"], build=lambda spec: pytest.fail("built"))
+    Worker(other, SPEC, 600.0, (this_code.host,)).close()
+
+
+def test_a_technique_that_other_code_does_not_have_is_an_error_of_its_row(this_code: Installation) -> None:
+    with pytest.raises(WorkerError, match="there is no newest"):
+        Worker(replace(techniques()["kv-cache"], name="newest"), SPEC, 600.0, (this_code.host,))
+
+
+def test_other_code_has_its_own_embedded_models(this_code: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(this_code.host, "_package", "/there")
+    pruned = {"depth-pruned": resolve("embedded", "--model", "depth-pruned"), "width-pruned": "/elsewhere"}
+    there = this_code.host._localised(replace(SPEC, pruned=pruned))
+    assert there.model == "/there/checkpoints/embedded/main"
+    assert there.pruned == {"depth-pruned": "/there/checkpoints/embedded/depth-pruned", "width-pruned": "/elsewhere"}
 
 
 def test_an_engine_that_other_code_cannot_build_is_an_error_of_its_row(this_code: Installation) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from udaciheadline.records import Limits, Memory
 
+MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 LIMIT_REPEATS = 10
 LIMIT_BYTES = 2**30  # more than any cache, and little beside a model that just fits
 
@@ -77,7 +78,11 @@ def free_cached(device: str) -> int:
         return torch.cuda.mem_get_info()[1]
     import psutil
 
-    return int(psutil.virtual_memory().total)
+    total = int(psutil.virtual_memory().total)
+    try:
+        return min(total, int(MEMORY_LIMIT.read_text("ascii")))
+    except (OSError, ValueError):  # no control group of ours, or "max"
+        return total
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -115,8 +115,8 @@ def compare(before: Sequence[Record], after: Sequence[Record], margins: Margins 
 
 def in_turn(records: Sequence[Record], margins: Margins = Margins()) -> Comparison:
     """The rows of a run beside themselves in the code of `--against`, which answered in turn with them: what two
-    sessions differ by, and most changes of code are smaller than that, is in both. Raises UsageError where the run was
-    measured without."""
+    sessions differ by, and most changes of code are smaller than that, is in both. What the other code has no row of,
+    or fails in, is in the notes. Raises UsageError where the run was measured without."""
     code = records[0].settings.get("against")
     if not code:
         raise UsageError(
@@ -126,6 +126,8 @@ def in_turn(records: Sequence[Record], margins: Margins = Margins()) -> Comparis
     for record in records:
         if record.other_code and record.per_article:
             changes += _beside(record, record.other_code, record.per_article, margins)
+        elif record.status not in ("ok", "skipped"):
+            changes.append(_lost(record))
         elif record.status == "ok":
             notes += [
                 f"{record.technique}: not compared with {name}: {why}." for name, why in record.not_compared.items()
@@ -150,14 +152,18 @@ def _beside(record: Record, then: OtherCode, now: PerArticle, margins: Margins) 
     return changes
 
 
+def _lost(record: Record) -> Change:
+    """A row that does not run any more."""
+    unknown, reason = Estimate(math.nan, math.nan, math.nan), f"{record.status}: {record.reason}"
+    return Change(record.technique, "status", 1, 0, unknown, 1, 0, REGRESSION, reason=reason)
+
+
 def _row(before: Record, after: Record, margins: Margins) -> list[Change]:
     if before.status != "ok":
         return []
-    name = after.technique
     if after.status != "ok":
-        lost = Estimate(math.nan, math.nan, math.nan)
-        return [Change(name, "status", 1, 0, lost, 1, 0, REGRESSION, reason=f"{after.status}: {after.reason}")]
-    changes = []
+        return [_lost(after)]
+    name, changes = after.technique, []
     then, now = before.per_article, after.per_article
     if then and now:
         if then.log_ratios and now.log_ratios:
@@ -219,7 +225,7 @@ def _gain(name: str, metric: str, logs: Sequence[float], gains: Sequence[float],
     change = Estimate(*(_exp(value) - 1 for value in (gain.value, gain.low, gain.high)))
     found = Change(name, metric, _exp(now - gain.value), _exp(now), change, -change.value, margin)
     if len(gains) == 1:
-        return replace(found, verdict=NOT_JUDGED, reason=ONE_PROCESS)
+        return replace(found, verdict=NOT_JUDGED, reason="one process alone: how two differ is not known")
     least = detectable(gains, margin=-math.log1p(-margin))
     better = p_worse([-gain for gain in gains])
     return replace(found, p=p_worse(gains), p_better=better, detectable=1 - _exp(-least))

@@ -43,7 +43,7 @@ def _sentences(comparison: Comparison) -> list[str]:
     if any(change.verdict == BY_CHANCE for change in comparison.changes):
         lines.append(
             "~: beyond what is allowed, and within chance: measure with more --launches (speed) or "
-            "--quality-articles (others)."
+            "--quality-articles (others; with --against: --articles)."
         )
     if unjudged := [change for change in comparison.changes if change.verdict == NOT_JUDGED]:
         reasons = dict.fromkeys(change.reason for change in unjudged)

@@ -66,6 +66,8 @@ class Jobs:
         """Prepares a timed job, untimed. Of a row that has nothing but jobs each has a process of its own: that starts
         anew and warms up, and another process of the reference writes the same job, at the size that is its fastest."""
         if self.launches == 1:
+            if self._other_code:
+                self._give_up("its jobs have one process, which says nothing of how two differ: give more --launches")
             return
         if self._seconds:
             self._engine.relaunch()
@@ -76,8 +78,7 @@ class Jobs:
             try:
                 self.by_other_code = self._hear(self._other_code, self.size)
             except WorkerError as error:
-                self.not_compared = {self._other_code: f"{error.status}: {error.reason}"}
-                self._other_code = None
+                self._give_up(f"{error.status}: {error.reason}")
 
     def _hear(self, name: str, size: int) -> list[Generation]:
         """Has another engine write the job."""
@@ -86,6 +87,12 @@ class Jobs:
             self._seconds[name] = made[0].seconds
             self._run.useful_seconds += made[0].seconds
         return made
+
+    def _give_up(self, why: str) -> None:
+        """Compares no job with those of the other code, not even those that it wrote."""
+        assert self._other_code
+        self.not_compared, self._other_code = {self._other_code: why}, None
+        self.by_other_code, self.other_code_log_ratios = [], []
 
     def play_timed(self, size: int) -> float:
         """`play`, paired with the others' jobs where those were prepared."""

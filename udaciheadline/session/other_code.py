@@ -22,16 +22,14 @@ class BesideOtherCode:
         self.found: OtherCode | None = None
 
     def ask(self) -> None:
-        """What is left to ask, while its engine is alive; once."""
+        """What is left to ask, while its engine is alive."""
         made = self._rounds.by_other_code or self._jobs.by_other_code
-        if self.found or not made:
+        if self.found or self.not_compared or not made:
             return
         texts = self._run.prompts[: len(made)], self._run.completions[: len(made)]
         try:
-            nll, weights = (
-                self._run.ask(self._name, "likelihood", *texts),
-                self._run.ask(self._name, "info").weights_bytes,
-            )
+            nll: list[float] = self._run.ask(self._name, "likelihood", *texts)
+            weights: int = self._run.ask(self._name, "info").weights_bytes
         except WorkerError as error:
             self.not_compared[self._name] = f"{error.status}: {error.reason}"
             return

@@ -173,10 +173,11 @@ class Run:
         self.dismiss_companions()
         if number == self._launch:
             return
+        found = self._resting.pop(number, None)
         if (last := self._companions.pop(REFERENCE, None)) is not None:
             self._rest(last)
-        if number in self._resting:
-            self._companions[REFERENCE] = self._resting.pop(number)
+        if found is not None:
+            self._companions[REFERENCE] = found
         self._launch = number
 
     def _rest(self, worker: Worker) -> None:

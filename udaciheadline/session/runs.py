@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from udaciheadline.evidence.compare import SETTINGS, gpu_kind
-from udaciheadline.records import Record, UsageError
+from udaciheadline.records import OtherCode, PerArticle, Record, UsageError
 from udaciheadline.session.store import RECORDS, SESSIONS, plain, replace_file
 
 MOST = 1e6  # of logarithms, scores and seconds: sums of their squares are numbers, too
@@ -212,3 +212,16 @@ def _check(record: Record) -> None:
         raise ValueError("its seconds are no numbers")
     if any(abs(score) > MOST for score in (*found.rouge1, *found.nll)):  # NaN may be
         raise ValueError("a score is none")
+    if record.other_code is not None:
+        _check_other(record.other_code, found)
+
+
+def _check_other(other: OtherCode, row: PerArticle) -> None:
+    if not other.rouge1 or not len(other.rouge1) == len(other.rouge1_now) == len(other.nll) <= len(row.nll):
+        raise ValueError("its other code has other numbers of scores")
+    if len(other.log_ratios) not in (0, len(row.log_ratios)) or len(other.job_log_ratios) > len(row.job_log_ratios):
+        raise ValueError("the ratios of its other code are not those of its articles")
+    if not all(abs(ratio) < MOST for ratio in (*other.log_ratios, *other.job_log_ratios)):
+        raise ValueError("a ratio of its other code is none")
+    if any(abs(score) > MOST for score in (*other.rouge1, *other.rouge1_now, *other.nll)):
+        raise ValueError("a score of its other code is none")

@@ -58,6 +58,8 @@ def check_options(option: Any) -> None:
     """Raises UsageError for options that can be seen to be wrong before anything is read."""
     chosen_techniques(option)
     check_counts(option)
+    if option.against == "":
+        raise UsageError("--against=: it names nothing: give a checkout, or a Python that has another version")
     if option.quality_articles is not None and option.quality_articles < option.articles:
         raise UsageError(
             f"--quality-articles {option.quality_articles}: the {option.articles} that are timed are among them: give "
@@ -146,6 +148,9 @@ class Session:
             "grown_from_embedded_weights": bool(self._grown),
             "against": option.against,
         }
+        against = Installation(option.against) if option.against else None
+        if against:
+            settings["against_versions"] = against.versions
         self.run = Run(
             chosen,
             spec,
@@ -160,7 +165,7 @@ class Session:
             prompt=prompt,
             launches=option.launches,
             quality_articles=option.quality_articles,
-            against=Installation(option.against) if option.against else None,
+            against=against,
         )
         self._ended = chosen.ended
         self.run.rows_left = len(rows)

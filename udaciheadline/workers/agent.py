@@ -5,13 +5,14 @@ import contextlib
 import pickle
 import socket
 import sys
+from dataclasses import replace
 from importlib.resources import files
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from typing import Any
 
 from udaciheadline.records import EngineSpec, UsageError
-from udaciheadline.techniques import Technique
+from udaciheadline.techniques import Technique, techniques
 from udaciheadline.workers.processes import Process, cuda, elsewhere
 from udaciheadline.workers.serving import LOOPBACK, Place
 from udaciheadline.workers.torchrun import LEAVE, Hello, Torchrun, store, versions, watch
@@ -75,7 +76,12 @@ class Agent:
         for process in self._processes.values():
             process.close()
 
-    def _start(self, technique: Technique, spec: EngineSpec, place: Place) -> tuple[object, int]:
+    def _start(self, technique: Technique | str, spec: EngineSpec, place: Place) -> tuple[object, int]:
+        if isinstance(technique, str):  # of a session with other code: this one says itself what it is
+            if technique not in techniques():
+                raise LookupError(f"there is no {technique}")
+            technique = techniques()[technique]
+            spec = replace(spec, engine=technique.engine_for(spec))
         self._started += 1
         ticket = self._number, self._started
         connection = Client(self._address, authkey=self._key)

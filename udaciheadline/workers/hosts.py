@@ -106,15 +106,18 @@ def let_go(control: Connection) -> None:
 class Host:
     """Another host, seen from host 0: what messages call it, its address, and the processes it can be asked for."""
 
-    def __init__(self, hello: Hello, control: Connection, arrivals: Arrivals, name: str = "") -> None:
-        self.name = name or f"host {hello.number} ({hello.name})"
+    has_other_code = False  # which declares its techniques itself
+
+    def __init__(self, hello: Hello, control: Connection, arrivals: Arrivals) -> None:
+        self.name = f"host {hello.number} ({hello.name})"
         self.address, self.gpus, self._package = hello.address, hello.gpus, hello.package
         self.control, self._arrivals = control, arrivals
         watch(control)
 
     def start(self, technique: Technique, spec: EngineSpec, place: Place) -> tuple[Connection, "RemoteProcess"]:
         """A process there, and the connection to it. Raises ConnectionError."""
-        ticket, pid = self.ask("start", technique, self._localised(spec), place)
+        asked = technique.name if self.has_other_code else technique
+        ticket, pid = self.ask("start", asked, self._localised(spec), place)
         arrived = None
         while arrived != ticket:  # others are of starts that failed half-way
             try:
@@ -141,10 +144,14 @@ class Host:
     def _localised(self, spec: EngineSpec) -> EngineSpec:
         """The embedded models are part of the package, which may be installed in another folder there."""
         here = str(files("udaciheadline")) + os.sep
-        paths = {name: getattr(spec, name) for name in ("model", "target", "draft")}
-        inside = {name: path.removeprefix(here) for name, path in paths.items() if path and path.startswith(here)}
-        there: dict[str, Any] = {name: str(Path(self._package) / path) for name, path in inside.items()}
-        return replace(spec, **there)
+
+        def there(path: Any) -> Any:
+            inside = path and path.startswith(here)
+            return str(Path(self._package) / path.removeprefix(here)) if inside else path
+
+        pruned = {name: there(path) for name, path in spec.pruned.items()}
+        models = {name: there(getattr(spec, name)) for name in ("model", "target", "draft")}
+        return replace(spec, pruned=pruned, **models)
 
 
 class RemoteProcess:

@@ -16,12 +16,13 @@ from pathlib import Path
 from queue import Empty
 
 from udaciheadline.records import UsageError
+from udaciheadline.workers import processes
 from udaciheadline.workers.hosts import Arrivals, Host, let_go
-from udaciheadline.workers.processes import redact
 from udaciheadline.workers.serving import LOOPBACK
-from udaciheadline.workers.torchrun import JOIN_SECONDS, Hello
+from udaciheadline.workers.torchrun import CALLS, JOIN_SECONDS, Hello
 
 PACKAGE = Path("udaciheadline")
+LEAVE_SECONDS = 10.0  # that it gets to end
 LOOK_SECONDS = 0.5  # between two looks at whether it is still there
 
 
@@ -36,7 +37,7 @@ class Installation:
             raise UsageError(
                 f"--against {source}: it is neither a checkout of udaciheadline nor a Python that has it installed"
             )
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        environment = {k: value for k, value in os.environ.items() if k not in ("PYTHONPATH", *processes.SET_HERE)}
         if folder is not None:
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
         self._said = tempfile.TemporaryFile()  # noqa: SIM115, see close
@@ -59,7 +60,13 @@ class Installation:
         if folder is not None and Path(hello.package).parent.resolve() != folder.resolve():
             self.close()
             raise UsageError(f"--against {source}: its code is hidden by {hello.package}: leave PYTHONPATH unset")
-        self.host = Host(hello, self._control, arrivals, f"--against {source}")
+        if hello.calls != CALLS:
+            self.close()
+            raise UsageError(
+                f"--against {source}: its processes are asked in another way: name a version nearer to this"
+            )
+        self.host = Host(hello, self._control, arrivals)
+        self.host.name, self.host.has_other_code = f"--against {source}", True
 
     def _wait_for(self, arrivals: Arrivals) -> tuple[Hello, Connection]:
         end, why = time.monotonic() + JOIN_SECONDS, f"within {JOIN_SECONDS:g} s"
@@ -69,7 +76,7 @@ class Installation:
             if self._agent.poll() is not None:
                 self._said.seek(0)
                 said = self._said.read().decode("utf-8", "replace").strip()
-                why = redact(said.rpartition("\n")[2]) or "it ended at once"
+                why = processes.redact(said.rpartition("\n")[2]) or "it ended at once"
                 break
         self._agent.kill()
         self._agent.wait()
@@ -82,5 +89,8 @@ class Installation:
     def close(self) -> None:
         """Ends it, and what it has started."""
         let_go(self._control)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._agent.wait(LEAVE_SECONDS)
+        self._agent.kill()
         self._agent.wait()
         self._said.close()

@@ -29,8 +29,10 @@ from udaciheadline.workers.serving import LOOPBACK, Place, end_with_parent, serv
 
 # GNU OpenMP lets a thread that waits spin for milliseconds, on the core that another process may need: beside one busy
 # process, headlines then took 3 times as long. Spinning a thirtieth of that costs nothing where the cores are free.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+SET_HERE: list[str] = []  # variables that all processes inherit, and other code has to set for itself
+if "OMP_WAIT_POLICY" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+    os.environ["GOMP_SPINCOUNT"] = "10000"
+    SET_HERE.append("GOMP_SPINCOUNT")
 
 # What torch.compile makes takes half a minute, on a GPU: it is kept where it outlives a restart of the machine, as
 # torch's own default, a temporary folder, does not. Where there is no such place, that default stands.
@@ -39,6 +41,7 @@ if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
         if _cache := home.folder("inductor"):
             _cache.mkdir(parents=True, exist_ok=True)
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_cache)
+            SET_HERE.append("TORCHINDUCTOR_CACHE_DIR")
 
 PRELOAD = ["udaciheadline.workers.preload"]  # what the server imports
 

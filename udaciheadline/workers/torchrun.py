@@ -14,6 +14,7 @@ from udaciheadline import __version__
 from udaciheadline.records import UsageError
 
 JOIN_SECONDS = 120.0  # that hosts get to find each other
+CALLS = 1  # the version of what `serving.Server` is asked and answers: another one is for another --against
 LEAVE = b"leave"  # the last that an agent hears; all else is pickled
 
 # When the other end has lost its power or its network, the kernel says so within 40 seconds. macOS has not all of them.
@@ -55,7 +56,8 @@ class Torchrun:
 
 @dataclass(frozen=True)
 class Hello:
-    """What an agent says of its host when it joins. `package` is the folder of its installation."""
+    """What an agent says of its host when it joins. `package` is the folder of its installation, and `calls` the
+    version of what its processes can be asked."""
 
     number: int
     name: str
@@ -63,6 +65,7 @@ class Hello:
     gpus: int
     versions: dict[str, str]
     package: str
+    calls: int = CALLS
 
 
 def versions() -> dict[str, str]:

@@ -146,6 +146,9 @@ class Worker:
             kind, value = rank.connection.recv()
         except (EOFError, OSError):
             raise self._death(rank) from None
+        except Exception as error:  # what other code answers may be of a type that there is not here
+            said = f"what it answers cannot be read ({type(error).__name__}: {error})"
+            raise self._end(WorkerError("crash", self._of(rank) + redact(said))) from None
         if kind == "value":
             return value
         if dead := self._dead_partner():
