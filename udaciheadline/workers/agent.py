@@ -14,19 +14,19 @@ from typing import Any
 from udaciheadline.records import EngineSpec, UsageError
 from udaciheadline.techniques import Technique, techniques
 from udaciheadline.workers.processes import Process, cuda, elsewhere
-from udaciheadline.workers.serving import LOOPBACK, Place
+from udaciheadline.workers.serving import Place
 from udaciheadline.workers.torchrun import LEAVE, Hello, Torchrun, store, versions, watch
 
 
 def work(torchrun: Torchrun) -> None:
     """The life of an agent, until the session of host 0 ends. Raises UsageError where that cannot be reached, or goes
     away before."""
-    ticket = elsewhere(_look_up, torchrun)
+    port, key = elsewhere(_look_up, torchrun).split()
     try:
-        agent = Agent(torchrun.address, ticket, torchrun.number)
+        agent = Agent((torchrun.address, int(port)), key, torchrun.number)
     except (AuthenticationError, EOFError, OSError) as error:
         raise UsageError(
-            f"host {torchrun.number} cannot connect to host 0 at {torchrun.address}:{ticket.split()[0]} ({error}): "
+            f"host {torchrun.number} cannot connect to host 0 at {torchrun.address}:{port} ({error}): "
             "allow connections between the hosts on all ports"
         ) from None
     print(f"host {torchrun.number} ({socket.gethostname()}) starts ranks for host 0 ({torchrun.address})", flush=True)
@@ -39,13 +39,11 @@ def work(torchrun: Torchrun) -> None:
 
 
 class Agent:
-    """The processes that a session elsewhere has had started here, each by its ticket. `ticket` is what the session
-    gave to connect with, at this address (`hosts.Arrivals`). Raises OSError, EOFError or AuthenticationError where that
-    cannot be done."""
+    """The processes that a session elsewhere has had started here, each by its ticket. The session awaits it at this
+    address, with this key (`hosts.Arrivals`). Raises OSError, EOFError or AuthenticationError where it does not."""
 
-    def __init__(self, address: str, ticket: str, number: int) -> None:
-        port, key = ticket.split()
-        self._address, self._key, self._number = (address, int(port)), bytes.fromhex(key), number
+    def __init__(self, address: tuple[str, int] | str, key: str, number: int) -> None:
+        self._address, self._key, self._number = address, bytes.fromhex(key), number
         self._processes: dict[object, Process] = {}
         self._started = 0
         gpus, _ = elsewhere(cuda)
@@ -102,5 +100,6 @@ def _look_up(torchrun: Torchrun) -> str:
 
 
 if __name__ == "__main__":  # of a session on this host, with other code than its own: see installation.py
+    path, _, key = sys.stdin.readline().strip().rpartition(" ")
     with contextlib.suppress(EOFError, OSError):
-        Agent(LOOPBACK, sys.stdin.readline(), 1).serve()
+        Agent(path, key, 1).serve()

@@ -34,13 +34,16 @@ ANSWER_SECONDS = 15.0  # that an agent gets to answer
 
 
 class Arrivals:
-    """What connects to a port of this process and knows its key, each with the first message, which says what it is:
-    agents, and processes that they have started. `address` is where the port is open: all of the host's, or one."""
+    """What connects to this process and knows its key, each with the first message, which says what it is: agents, and
+    processes that they have started. They come over the network, by a port of all of the host's addresses, or from this
+    `host_only`, by a socket like those that this host's own processes have."""
 
-    def __init__(self, address: str = "") -> None:
+    def __init__(self, host_only: bool = False) -> None:
         key = secrets.token_bytes(32)
-        self._listener = Listener((address, 0), backlog=64, authkey=key)
-        self.ticket = f"{self._listener.address[1]} {key.hex()}"  # what an agent must be told: port and key
+        where: dict[str, Any] = {"family": "AF_UNIX"} if host_only else {"address": ("", 0)}
+        self._listener = Listener(**where, backlog=64, authkey=key)
+        place = self._listener.address if host_only else self._listener.address[1]
+        self.ticket = f"{place} {key.hex()}"  # what an agent must be told: path or port, and key
         self._came: SimpleQueue[tuple[Any, Connection]] = SimpleQueue()
         Thread(target=self._accept, daemon=True).start()
 

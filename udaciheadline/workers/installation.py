@@ -18,7 +18,6 @@ from queue import Empty
 from udaciheadline.records import UsageError
 from udaciheadline.workers import processes
 from udaciheadline.workers.hosts import Arrivals, Host, let_go
-from udaciheadline.workers.serving import LOOPBACK
 from udaciheadline.workers.torchrun import CALLS, JOIN_SECONDS, Hello
 
 PACKAGE = Path("udaciheadline")
@@ -41,7 +40,7 @@ class Installation:
         if folder is not None:
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
         self._said = tempfile.TemporaryFile()  # noqa: SIM115, see close
-        arrivals = Arrivals(LOOPBACK)
+        arrivals = Arrivals(host_only=True)
         # -P: what is in the present folder is not that code. A group of its own: Ctrl-C is for the session, which ends
         # this one. No session of its own: Linux schedules those apart (autogroup), and they were 3 % faster.
         self._agent = subprocess.Popen(

@@ -12,6 +12,7 @@ from typing import Any
 
 from udaciheadline import __version__
 from udaciheadline.records import UsageError
+from udaciheadline.workers.serving import LOOPBACK
 
 JOIN_SECONDS = 120.0  # that hosts get to find each other
 CALLS = 1  # the version of what `serving.Server` is asked and answers: another one is for another --against
@@ -88,8 +89,11 @@ def store(torchrun: Torchrun) -> Iterator[Any]:
 
 
 def watch(connection: Connection) -> str:
-    """Has the kernel look after a connection over the network (see `_WATCH`); the address of this end of it."""
+    """Has the kernel look after a connection, where that is over the network (see `_WATCH`); the address of this end of
+    it."""
     with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        if end.family == socket.AF_UNIX:  # between processes of this host, whose deaths are seen at once
+            return LOOPBACK
         end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _WATCH.items():
             if hasattr(socket, name):
