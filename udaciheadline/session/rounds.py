@@ -96,6 +96,7 @@ class Rounds:
             self._run.begin_launch(starts.index(number))
             self._engine.relaunch()
             self._warm_up("warming up again")
+            self._ask(list(self.others), self._run.ready)  # not in the round: it helps who answers right behind it
         self._number += 1
         self._run.progress(self._technique.name, "measuring", number, self.count)
         names = list(self.others)
