@@ -82,7 +82,30 @@ def test_processes_that_rest_end_with_the_session(worker: type[FakeWorker], monk
 def test_each_launch_warms_up_before_it_is_timed(worker: type[FakeWorker]) -> None:
     row = launched(3)
     row.finish_rounds()
-    assert [len(asked(fake)) for fake in worker.started if fake.name == "online"] == [1 + 2] * 3
+    assert [len(asked(fake)) for fake in worker.started if fake.name == "online"] == [1 + 1 + 2] * 3
+
+
+def test_each_launch_begins_with_a_round_that_is_not_timed_in_the_order_of_its_first(
+    worker: type[FakeWorker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered: list[str] = []
+
+    def answer(self: FakeWorker, prompt: str) -> Any:
+        answered.append(self.name)
+        return FakeWorker.answer(self, prompt)
+
+    monkeypatch.setattr(worker, "answer", answer)
+    row = launched(2, articles=4)
+    row.finish_rounds()
+    untimed, first, second = [REFERENCE, "online"], [REFERENCE, "online"], ["online", REFERENCE]
+    assert answered == [*untimed, *first, *second] * 2
+    assert len(row.generations) == len(row.reference_generations) == 4
+
+
+def test_where_there_is_one_launch_all_answers_are_timed(worker: type[FakeWorker]) -> None:
+    row = launched(1, articles=4)
+    row.finish_rounds()
+    assert [len(asked(fake)) for fake in worker.started] == [1 + 4] * 2
 
 
 def test_all_launches_together_have_the_time_out_of_the_row(worker: type[FakeWorker]) -> None:

@@ -96,16 +96,25 @@ class Rounds:
             self._run.begin_launch(starts.index(number))
             self._engine.relaunch()
             self._warm_up("warming up again")
-            self._ask(list(self.others), self._run.ready)  # not in the round: it helps who answers right behind it
+            self._ask(list(self.others), self._run.ready)
         self._number += 1
         self._run.progress(self._technique.name, "measuring", number, self.count)
+        before, after = self._order(number)
+        if number in starts and self.launches > 1:  # who was warmed up last would find its caches warm: once, in order
+            self._ask(before, lambda name: self._run.answer(name, number))
+            self._answer(number)
+            self._ask(after, lambda name: self._run.answer(name, number))
+        self._hear_others(number, [name for name in before if name in self.others])
+        self._owed = number, after
+        return number
+
+    def _order(self, number: int) -> tuple[list[str], list[str]]:
+        """Who of the others answers this round before the technique, and who after it."""
         names = list(self.others)
         orders = turns(len(names) + 1)
         order = orders[number % len(orders)]
         turn = order.index(len(names))
-        self._hear_others(number, [names[i] for i in order[:turn]])
-        self._owed = number, [names[i] for i in order[turn + 1 :]]
-        return number
+        return [names[i] for i in order[:turn]], [names[i] for i in order[turn + 1 :]]
 
     def play(self, number: int) -> float:
         """Generates the headline of this round's article; the engine's seconds."""
@@ -147,7 +156,7 @@ class Rounds:
     def _settle_debt(self) -> None:
         number, names = self._owed
         self._owed = number, []
-        self._hear_others(number, names)
+        self._hear_others(number, [name for name in names if name in self.others])
 
     def _hear_others(self, number: int, names: Sequence[str]) -> None:
         for name, generation in self._ask(names, lambda name: self._run.answer(name, number)).items():
