@@ -31,6 +31,7 @@ from udaciheadline.session.store import Store
 class Worker(FakeWorker):
     started = []
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts this in the background has it ignored
 run.Worker, run.machine = Worker, lambda device: {}
 session.worker.choose_device, session.processes.forks = lambda *_: ("cpu", "float32"), lambda: True
 waiting = []  # the phase in which the signal comes, until it has come, and the signal
