@@ -42,7 +42,7 @@ class Installation:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115, see close
         arrivals = Arrivals(host_only=True)
         # -P: what is in the present folder is not that code. A group of its own: Ctrl-C is for the session, which ends
-        # this one. No session of its own: Linux schedules those apart (autogroup), and they were 3 % faster.
+        # this one. No session of its own: Linux can schedule those apart (autogroup).
         self._agent = subprocess.Popen(
             [sys.executable if folder else str(path), "-P", "-m", "udaciheadline.workers.agent"],
             stdin=subprocess.PIPE,
