@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from udaciheadline.engines import device as module
-from udaciheadline.engines.device import MemoryMeter, device_limits, is_out_of_memory, now
+from udaciheadline.engines.device import MemoryMeter, device_limits, free_cached, is_out_of_memory, now
 
 
 @pytest.mark.parametrize(("device", "waits"), [("cpu", 0), ("cuda", 1)])
@@ -110,3 +110,14 @@ def test_the_limits_of_a_cpu_are_possible_figures(dtype: str) -> None:
     limits = device_limits("cpu", dtype, 2**16)
     assert 1e6 < limits.bytes_per_second < 1e14
     assert 1e6 < limits.flops_per_second < 1e15
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1000\n", 1000), ("max\n", 5000), (None, 5000)])
+def test_the_memory_of_a_cpu_is_what_its_container_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None, expected: int
+) -> None:
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit)
+    monkeypatch.setattr("udaciheadline.engines.device.MEMORY_LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=5000))
+    assert free_cached("cpu") == expected

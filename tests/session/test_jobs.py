@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -70,6 +71,17 @@ def test_where_a_row_has_one_launch_its_jobs_are_not_paired(worker: type[FakeWor
     row.play_job(row.batch_size)
     assert (row.job_launches, len(worker.started)) == (1, started)
     assert row.keep_throughput([1.0]).speed_up is None
+
+
+@pytest.mark.parametrize(("device", "minutes", "counts"), [("cpu", 1, True), ("cpu", None, False), ("cuda", 1, False)])
+def test_only_where_time_is_limited_and_nothing_is_made_for_a_size_the_first_job_counts(
+    worker: type[FakeWorker], device: str, minutes: int | None, counts: bool
+) -> None:
+    run = row_of(OFFLINE).run
+    run.deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    row = Row(run, OFFLINE)
+    run.spec = replace(run.spec, device=device)
+    assert row.first_job_counts == counts
 
 
 def test_energy_is_measured_once_by_the_meter_of_the_row(

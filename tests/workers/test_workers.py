@@ -2,6 +2,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,16 @@ def test_a_fault_of_one_rank_ends_them_all_and_names_it(
     assert error.value.status == status
     assert len(set(pids)) == 2
     assert not any(map(exists, pids))
+
+
+def test_an_answer_of_a_type_that_there_is_not_here_is_a_crash(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def recv(self: Connection) -> Any:
+        raise AttributeError("no such class")
+
+    monkeypatch.setattr(Connection, "recv", recv)
+    with pytest.raises(WorkerError, match=r"cannot be read \(AttributeError: no such class\)") as caught:
+        worker.call("info")
+    assert caught.value.status == "crash"
 
 
 def test_a_rank_that_is_killed_between_two_calls_ends_the_next_one(spec: EngineSpec) -> None:

@@ -101,10 +101,10 @@ class Rounds:
         self._run.progress(self._technique.name, "measuring", number, self.count)
         before, after = self._order(number)
         if number in starts and self.launches > 1:  # who was warmed up last would find its caches warm: once, in order
-            self._ask(before, lambda name: self._run.answer(name, number))
+            self._ask_others(number, before)
             self._answer(number)
-            self._ask(after, lambda name: self._run.answer(name, number))
-        self._hear_others(number, [name for name in before if name in self.others])
+            self._ask_others(number, after)
+        self._hear_others(number, before)
         self._owed = number, after
         return number
 
@@ -156,11 +156,14 @@ class Rounds:
     def _settle_debt(self) -> None:
         number, names = self._owed
         self._owed = number, []
-        self._hear_others(number, [name for name in names if name in self.others])
+        self._hear_others(number, names)
 
     def _hear_others(self, number: int, names: Sequence[str]) -> None:
-        for name, generation in self._ask(names, lambda name: self._run.answer(name, number)).items():
+        for name, generation in self._ask_others(number, names).items():
             self.others[name].append(generation)
+
+    def _ask_others(self, number: int, names: Sequence[str]) -> dict[str, Generation]:
+        return self._ask([name for name in names if name in self.others], lambda name: self._run.answer(name, number))
 
     def _warm_up(self, doing: str) -> float:
         """Answers an article, untimed; what one takes from then on."""

@@ -109,17 +109,17 @@ def let_go(control: Connection) -> None:
 class Host:
     """Another host, seen from host 0: what messages call it, its address, and the processes it can be asked for."""
 
-    has_other_code = False  # which declares its techniques itself
-
-    def __init__(self, hello: Hello, control: Connection, arrivals: Arrivals) -> None:
-        self.name = f"host {hello.number} ({hello.name})"
+    def __init__(self, hello: Hello, control: Connection, arrivals: Arrivals, other_code: str = "") -> None:
+        """`other_code` is what messages call this very host's processes with other code, which declares its techniques
+        itself."""
+        self.name, self._has_other_code = other_code or f"host {hello.number} ({hello.name})", bool(other_code)
         self.address, self.gpus, self._package = hello.address, hello.gpus, hello.package
         self.control, self._arrivals = control, arrivals
         watch(control)
 
     def start(self, technique: Technique, spec: EngineSpec, place: Place) -> tuple[Connection, "RemoteProcess"]:
         """A process there, and the connection to it. Raises ConnectionError."""
-        asked = technique.name if self.has_other_code else technique
+        asked = technique.name if self._has_other_code else technique
         ticket, pid = self.ask("start", asked, self._localised(spec), place)
         arrived = None
         while arrived != ticket:  # others are of starts that failed half-way

@@ -64,8 +64,7 @@ class Installation:
             raise UsageError(
                 f"--against {source}: its processes are asked in another way: name a version nearer to this"
             )
-        self.host = Host(hello, self._control, arrivals)
-        self.host.name, self.host.has_other_code = f"--against {source}", True
+        self.host = Host(hello, self._control, arrivals, f"--against {source}")
 
     def _wait_for(self, arrivals: Arrivals) -> tuple[Hello, Connection]:
         end, why = time.monotonic() + JOIN_SECONDS, f"within {JOIN_SECONDS:g} s"
